@@ -1,0 +1,120 @@
+"""`Connector`: opens a physical connection, with credentials, trust, and backoff inside a time limit."""
+
+from __future__ import annotations
+
+from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn.errors import AuthenticationError, ConnectError, LambdaDbConnError
+from lambda_dbconn.events import ConnectFailed
+from lambda_dbconn.tls import trust_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lambda_dbconn.clock import Clock
+    from lambda_dbconn.credentials import CredentialProvider, Credentials
+    from lambda_dbconn.deadline import Deadline
+    from lambda_dbconn.drivers.driver import Driver
+    from lambda_dbconn.events import Event
+    from lambda_dbconn.settings import Settings
+
+C = TypeVar("C")
+
+_FIRST_BACKOFF_S = 0.05
+_LONGEST_BACKOFF_S = 1.0
+
+
+class Connector(Generic[C]):
+    """Opens connections to one endpoint. Threads may share it.
+
+    Args:
+        settings: Where, and for how long to try.
+        driver: Opens one connection, or says why not.
+        credentials: Asked before each connection; told when they are refused.
+        clock: For the time limit and the pauses.
+        tell: Called with an event for each try that failed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        driver: Driver[C],
+        credentials: CredentialProvider,
+        clock: Clock,
+        tell: Callable[[Event], None],
+    ) -> None:
+        self._settings = settings
+        self._driver = driver
+        self._credentials = credentials
+        self._clock = clock
+        self._tell = tell
+        self._trust = trust_for(settings)
+
+    def open(self, deadline: Deadline) -> tuple[C, int]:
+        """Return a new connection and how many tries it took.
+
+        Failures that a later try may mend are tried again after a pause drawn from an exponentially growing range
+        ("full jitter"), until `connect_timeout_s` or the deadline is over.
+
+        Raises:
+            DeadlineExceededError: No time was left for the first try.
+            CredentialsError: There is nothing to log in with.
+            ConnectError: The last try's, saying how many there were.
+        """
+        limit_s = deadline.cap_s(self._settings.connect_timeout_s, doing=f"connecting to {self._settings.address}")
+        ends_at = self._clock.monotonic() + limit_s
+        try:
+            return self._try(deadline, ends_at, attempt=1), 1
+        except ConnectError as error:
+            if not error.retryable:
+                raise
+            return self._try_again(deadline, ends_at, error)
+
+    def _try(self, deadline: Deadline, ends_at: float, *, attempt: int) -> C:
+        """Open once; a refused credential is asked for again if there may be a newer one."""
+        try:
+            credentials = self._credentials.fetch(self._settings, deadline)
+            try:
+                return self._open(credentials, ends_at)
+            except AuthenticationError:
+                if not self._credentials.refused(credentials):
+                    raise
+            return self._open(self._credentials.fetch(self._settings, deadline), ends_at)
+        except LambdaDbConnError as error:
+            self._tell(
+                ConnectFailed(
+                    endpoint=self._settings.address,
+                    error=f"{type(error).__name__}: {error.message}",
+                    attempt=attempt,
+                )
+            )
+            raise
+
+    def _open(self, credentials: Credentials, ends_at: float) -> C:
+        timeout_s = max(0.001, ends_at - self._clock.monotonic())
+        return self._driver.open(self._settings, credentials, self._trust, timeout_s=timeout_s)
+
+    def _try_again(self, deadline: Deadline, ends_at: float, first: ConnectError) -> tuple[C, int]:
+        import tenacity  # the happy path does without
+
+        attempt = 0
+
+        def try_once() -> C:
+            nonlocal attempt
+            attempt += 1
+            if attempt == 1:
+                raise first  # it has happened already: what is wanted is the pause after it
+            return self._try(deadline, ends_at, attempt=attempt)
+
+        retrying = tenacity.Retrying(
+            sleep=self._clock.sleep,
+            stop=lambda state: self._clock.monotonic() + state.upcoming_sleep >= ends_at,
+            wait=tenacity.wait_random_exponential(multiplier=_FIRST_BACKOFF_S, max=_LONGEST_BACKOFF_S),
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, ConnectError) and error.retryable),
+            reraise=True,
+        )
+        try:
+            return retrying(try_once), attempt
+        except ConnectError as error:
+            error.message += f" ({attempt} tries)"
+            raise

@@ -1,0 +1,33 @@
+"""The two drivers behind one protocol. Importing this package imports neither."""
+
+from __future__ import annotations
+
+from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lambda_dbconn.drivers.driver import Driver
+
+
+def load_driver(engine: str) -> Driver[Any]:
+    """Import and return the driver for `postgresql` or `mysql`: about 150 or 40 ms, paid once, by the one used.
+
+    Raises:
+        ConfigurationError: The driver is not installed, with the extra that brings it.
+    """
+    try:
+        if engine == "postgresql":
+            from lambda_dbconn.drivers.postgresql import PostgresqlDriver
+
+            return PostgresqlDriver()
+        from lambda_dbconn.drivers.mysql import MysqlDriver
+
+        return MysqlDriver()
+    except ImportError as exc:
+        package = {"postgresql": "psycopg", "mysql": "PyMySQL"}[engine]
+        raise ConfigurationError(
+            f"the engine is {engine}, but its driver cannot be imported ({exc})",
+            remedy=f"Install lambda-dbconn[{engine}], which brings {package}, into the function or its layer.",
+        ) from exc

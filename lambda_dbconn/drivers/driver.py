@@ -1,0 +1,97 @@
+"""`Driver`: all that the rest of the package knows of a database driver."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from lambda_dbconn._typing import TYPE_CHECKING, Protocol, TypeVar
+from lambda_dbconn.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from lambda_dbconn.credentials import Credentials
+    from lambda_dbconn.settings import Settings
+    from lambda_dbconn.tls import Trust
+
+C = TypeVar("C")
+
+_ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
+
+
+class SessionState(Enum):
+    """What a connection's session is in the middle of."""
+
+    CLEAN = "nothing: autocommit, no transaction"
+    IN_TRANSACTION = "a transaction, failed or not"
+    UNUSABLE = "closed, lost, or in a state that no statement can leave"
+
+
+class Failure(Enum):
+    """What a driver's error says about the connection and about trying again."""
+
+    LOST = "the connection is gone"
+    READ_ONLY = "the server does not take writes: it was demoted"
+    CONFLICT = "the transaction lost against another one and may be run again"
+    OTHER = "anything else"
+
+
+class Driver(Protocol[C]):
+    """One database driver. Everything but `open` is called by the thread that holds the connection.
+
+    No method retries. Time limits are seconds; those of `open` cover TCP, TLS and login together.
+    """
+
+    def open(self, settings: Settings, credentials: Credentials, trust: Trust, *, timeout_s: float) -> C:
+        """Connect and log in, in autocommit mode; sends no SQL but what the driver itself must.
+
+        Raises:
+            ConnectError: With the cause and its remedy; `retryable` says whether a later try may succeed.
+        """
+
+    def fileno(self, connection: C) -> int:
+        """Return the socket's file descriptor, for `poll()`. Never blocks."""
+
+    def is_open(self, connection: C) -> bool:
+        """Say whether the driver still believes in the connection. Never blocks."""
+
+    def drain(self, connection: C) -> bool:
+        """Read what the server said unasked; return False when that shows the session is over. Never blocks."""
+
+    def ping(self, connection: C, *, timeout_s: float) -> None:
+        """Make one round trip to the database; raises whatever comes when it fails or takes too long."""
+
+    def state(self, connection: C, *, timeout_s: float) -> SessionState:
+        """Say what the session is in; free when clean, a round trip or two where the driver cannot know."""
+
+    def begin(self, connection: C, *, read_only: bool, isolation: str | None) -> None:
+        """Begin a transaction: one round trip (MySQL: up to three with `isolation`)."""
+
+    def commit(self, connection: C) -> None:
+        """Commit: one round trip.
+
+        Raises:
+            TransactionAbortedError: The transaction had failed; it was rolled back.
+        """
+
+    def rollback(self, connection: C, *, timeout_s: float) -> None:
+        """Roll back: one round trip; raises whatever comes when it fails or takes too long."""
+
+    def close(self, connection: C) -> None:
+        """Close, politely if the socket takes the words. Never blocks, never raises."""
+
+    def failure(self, connection: C, error: BaseException) -> Failure:
+        """Say what an error means that the driver raised on this connection. Never blocks."""
+
+
+def checked_isolation(isolation: str | None) -> str | None:
+    """Return the level in SQL's upper case; this is the only text of a caller's that ever becomes SQL.
+
+    Raises:
+        ConfigurationError: It is not one of SQL's four levels.
+    """
+    if isolation is None:
+        return None
+    if isolation not in _ISOLATION_LEVELS:
+        raise ConfigurationError(
+            f"the argument isolation is {isolation!r}; accepted: {', '.join(_ISOLATION_LEVELS)}, or None"
+        )
+    return isolation.upper()

@@ -1,0 +1,217 @@
+"""PostgreSQL through psycopg 3.
+
+Rests on psycopg 3.2.13 to 3.3 and libpq 16 to 18. What it is careful about (all measured, see docs):
+
+- `psycopg.connect` allows each address two seconds at least; here libpq's own non-blocking connect is driven to an
+  exact limit instead, through `psycopg.pq`.
+- Connect errors carry no SQLSTATE; `proxy_messages` reads their text.
+- `prepare_threshold=None`: a named prepared statement breaks behind a pooler, and psycopg's `DEALLOCATE ALL` pins.
+- An idle session that the server ended looks healthy until it is read from, twice.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
+from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.drivers import addresses
+from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
+from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
+from lambda_dbconn.proxy_messages import connect_error
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lambda_dbconn.credentials import Credentials
+    from lambda_dbconn.settings import Settings
+    from lambda_dbconn.tls import Trust
+
+    Connection = psycopg.Connection[Any]
+
+_IDLE = pq.TransactionStatus.IDLE
+_IN_TRANSACTION = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+_MOST_READS = 1000  # of a session that talks without end: more than that is left to the ping
+
+# Never to be answered with the password in clear, should someone speak for the server before TLS is verified.
+_AUTH_METHODS = "scram-sha-256,md5,none"
+_LOST_STATES = frozenset(("57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"))
+_CONFLICT_STATES = frozenset(("40001", "40P01"))
+
+
+class PostgresqlDriver:
+    """psycopg behind `lambda_dbconn.drivers.driver.Driver`."""
+
+    def open(self, settings: Settings, credentials: Credentials, trust: Trust, *, timeout_s: float) -> Connection:
+        """Connect to the first address that answers; sends no SQL at all."""
+        where = f"{settings.address} as {credentials.user!r}, database {settings.name or credentials.user!r}"
+
+        def open_one(address: str, limit_s: float) -> Connection:
+            pgconn = _start(settings, credentials, trust, address)
+            _finish_connecting(pgconn, where, limit_s)
+            return _prepared(pgconn)
+
+        return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
+
+    def fileno(self, connection: Connection) -> int:
+        """Return the socket's file descriptor."""
+        return connection.fileno()
+
+    def is_open(self, connection: Connection) -> bool:
+        """Say whether the driver still believes in the connection."""
+        return not connection.closed
+
+    def drain(self, connection: Connection) -> bool:
+        """Read notices, notifications and parameter changes; they are dispatched at the next statement.
+
+        A session's last words (57P01, say) are read without complaint: only the end of file behind them raises.
+        """
+        pgconn = connection.pgconn
+        poll = select.poll()
+        poll.register(pgconn.socket, select.POLLIN)
+        try:
+            for _ in range(_MOST_READS):
+                if not poll.poll(0):
+                    return True
+                pgconn.consume_input()
+        except psycopg.Error:
+            return False
+        return True
+
+    def ping(self, connection: Connection, *, timeout_s: float) -> None:
+        """Run an empty-handed `SELECT 1`: one round trip to the database itself, also behind a proxy."""
+        _run(connection.pgconn, b"SELECT 1", timeout_s)
+
+    def state(self, connection: Connection, *, timeout_s: float) -> SessionState:  # noqa: ARG002 - libpq knows
+        """Ask libpq, which tracks the state with each reply: no round trip."""
+        status = connection.pgconn.transaction_status
+        if status == _IDLE:
+            if not connection.autocommit:
+                connection.autocommit = True  # sends nothing outside a transaction
+            return SessionState.CLEAN
+        return SessionState.IN_TRANSACTION if status in _IN_TRANSACTION else SessionState.UNUSABLE
+
+    def begin(self, connection: Connection, *, read_only: bool, isolation: str | None) -> None:
+        """Send one BEGIN that says it all: nothing is SET, so nothing pins."""
+        level = checked_isolation(isolation)
+        words = ["BEGIN"]
+        if level:
+            words.append(f"ISOLATION LEVEL {level}")
+        if read_only:
+            words.append("READ ONLY")
+        connection.execute(" ".join(words).encode())
+
+    def commit(self, connection: Connection) -> None:
+        """Commit. PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, silently: not here."""
+        if connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
+            connection.rollback()
+            raise TransactionAbortedError(
+                "the transaction was rolled back: a statement in it had failed, and the error was caught inside it"
+            )
+        connection.commit()
+
+    def rollback(self, connection: Connection, *, timeout_s: float) -> None:
+        """Roll back within the limit."""
+        _run(connection.pgconn, b"ROLLBACK", timeout_s)
+
+    def close(self, connection: Connection) -> None:
+        """Close: libpq's socket is non-blocking, so saying goodbye never waits."""
+        connection.close()
+
+    def failure(self, connection: Connection, error: BaseException) -> Failure:
+        """Read the SQLSTATE; errors without one come from a connection that is gone."""
+        state = getattr(error, "sqlstate", None)
+        if connection.closed or state in _LOST_STATES or (state or "").startswith("08"):
+            return Failure.LOST
+        if state in _CONFLICT_STATES:
+            return Failure.CONFLICT
+        return Failure.READ_ONLY if state == "25006" else Failure.OTHER
+
+
+def _start(settings: Settings, credentials: Credentials, trust: Trust, address: str) -> pq.abc.PGconn:
+    """Begin a non-blocking connect. The password is in no variable here: a traceback may show locals."""
+    parameters: dict[str, Any] = {
+        "host": settings.host,
+        "hostaddr": address,
+        "port": settings.port,
+        "dbname": settings.name or credentials.user,
+        "user": credentials.user,
+        "application_name": "lambda_dbconn",
+        "gssencmode": "disable",
+        "keepalives_idle": addresses.KEEPALIVE_IDLE_S,
+        "keepalives_interval": addresses.KEEPALIVE_INTERVAL_S,
+        "keepalives_count": addresses.KEEPALIVE_COUNT,
+        "tcp_user_timeout": addresses.UNACKNOWLEDGED_LIMIT_MS,
+        "sslmode": "verify-full" if trust.is_verified else "disable",
+    }
+    if trust.is_verified:
+        parameters["sslrootcert"] = trust.cafile
+    if credentials.password:
+        parameters["require_auth"] = _AUTH_METHODS
+        return pq.PGconn.connect_start(make_conninfo(**parameters, password=credentials.password.reveal()).encode())
+    return pq.PGconn.connect_start(make_conninfo(**parameters).encode())
+
+
+def _finish_connecting(pgconn: pq.abc.PGconn, where: str, timeout_s: float) -> None:
+    """Drive libpq's state machine until it is logged in or the time is over."""
+    ends_at = time.monotonic() + timeout_s
+    try:
+        while (
+            status := pgconn.connect_poll() if pgconn.status != pq.ConnStatus.BAD else pq.PollingStatus.FAILED
+        ) not in (
+            pq.PollingStatus.OK,
+            pq.PollingStatus.FAILED,
+        ):
+            wanted = select.POLLIN if status == pq.PollingStatus.READING else select.POLLOUT
+            if not _wait(pgconn.socket, wanted, ends_at):
+                raise ConnectTimeoutError(f"no answer from {where} within {timeout_s:.2f} s")
+        if status == pq.PollingStatus.FAILED:
+            raise connect_error("postgresql", where, pgconn.get_error_message())
+    except BaseException:
+        pgconn.finish()
+        raise
+    pgconn.nonblocking = 1
+
+
+def _prepared(pgconn: pq.abc.PGconn) -> Connection:
+    """Wrap a logged-in libpq connection as `psycopg.connect` does."""
+    connection: Connection = psycopg.Connection(pgconn)
+    connection.autocommit = True
+    connection.prepare_threshold = None
+    return connection
+
+
+def _run(pgconn: pq.abc.PGconn, sql: bytes, timeout_s: float) -> None:
+    """Run one statement of ours, whose result does not matter, within a time limit; psycopg itself has none.
+
+    Raises:
+        psycopg.OperationalError: The connection is gone, the server refused, or the time is over; after the
+            last the connection must be closed.
+    """
+    ends_at = time.monotonic() + timeout_s
+    pgconn.send_query(sql)
+    while pgconn.flush():
+        if not _wait(pgconn.socket, select.POLLIN | select.POLLOUT, ends_at):
+            raise psycopg.OperationalError(f"{sql.decode()} was not taken within {timeout_s:.2f} s")
+        pgconn.consume_input()
+    while True:
+        while pgconn.is_busy():
+            if not _wait(pgconn.socket, select.POLLIN, ends_at):
+                raise psycopg.OperationalError(f"{sql.decode()} was not answered within {timeout_s:.2f} s")
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            return
+        if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
+            raise psycopg.OperationalError(f"{sql.decode()} failed: {result.get_error_message()}")
+
+
+def _wait(fileno: int, events: int, ends_at: float) -> bool:
+    """Wait until the socket is ready or the time is over; return whether it is ready."""
+    poll = select.poll()
+    poll.register(fileno, events)
+    return bool(poll.poll(max(0.0, ends_at - time.monotonic()) * 1000))

@@ -1,0 +1,107 @@
+"""What happened, as frozen values, and the `Observer` that is told.
+
+Durations are seconds. `endpoint` is `host:port`. No event holds a credential.
+"""
+
+from __future__ import annotations
+
+from lambda_dbconn._typing import Protocol
+from lambda_dbconn.value import Value
+
+
+class Event(Value):
+    """The base of all events.
+
+    Attributes:
+        endpoint: Where: `host:port`.
+    """
+
+    endpoint: str
+
+
+class ConnectionOpened(Event):
+    """A physical connection was opened and logged in.
+
+    Attributes:
+        reason: `first`, or why the one before it was replaced (see `ConnectionReplaced`).
+        attempts: How many tries it took.
+        duration_s: From the first try to the login.
+    """
+
+    reason: str
+    attempts: int
+    duration_s: float
+
+
+class ConnectionReused(Event):
+    """A warm connection was lent: the happy path. Observers that ignore it cost nothing."""
+
+    idle_s: float
+
+
+class ConnectionReplaced(Event):
+    """The cached connection was no longer good, and another one takes its place.
+
+    Attributes:
+        reason: `lifetime`, `idle`, `hang_up`, `ping_failed`, `lost`, `read_only`, `unclean` or `closed_by_caller`.
+        age_s: How long it had been open.
+        idle_s: How long since it had last been returned.
+    """
+
+    reason: str
+    age_s: float
+    idle_s: float
+
+
+class ConnectFailed(Event):
+    """One try to open a connection failed; others may follow.
+
+    Attributes:
+        error: The error's class and message.
+        attempt: Which try this was, from 1.
+    """
+
+    error: str
+    attempt: int
+
+
+class PingFailed(Event):
+    """An idle connection did not answer a ping; it is replaced."""
+
+    idle_s: float
+    error: str
+
+
+class TransactionRolledBack(Event):
+    """A transaction that was still open when the connection came back was rolled back.
+
+    Attributes:
+        is_left_open: True when the block ended without an error: a `TransactionLeftOpenError` follows.
+    """
+
+    is_left_open: bool
+
+
+class ConnectionClosed(Event):
+    """A physical connection was closed.
+
+    Attributes:
+        reason: As in `ConnectionReplaced`, or `closed` by `close()`.
+        age_s: How long it had been open.
+        uses: How many times it was lent.
+    """
+
+    reason: str
+    age_s: float
+    uses: int
+
+
+class Observer(Protocol):
+    """Is told every event, in the thread in which it happens; must not block.
+
+    What it raises is logged and ignored. An optional attribute `ignores`, a tuple of event classes, says what
+    it need not be told: with `ConnectionReused` among them a warm borrow creates no event at all.
+    """
+
+    def on_event(self, event: Event, /) -> None:
+        """Take note of one event."""

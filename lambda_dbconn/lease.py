@@ -1,0 +1,131 @@
+"""The decisions around a lent connection, without I/O: who holds it, and what becomes of it at return."""
+
+from __future__ import annotations
+
+import select
+
+from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn.drivers.driver import Failure, SessionState
+from lambda_dbconn.liveness import WATCHED, Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lambda_dbconn.clock import Clock
+    from lambda_dbconn.events import ConnectionReplaced
+
+C = TypeVar("C")
+
+
+class Slot(Generic[C]):
+    """A place for one connection: empty, idle or lent. Belongs to one thread at a time.
+
+    Attributes:
+        connection: The driver's connection; None when empty.
+        poll: The bound `poll()` of its socket; `poll(0)` gives `[]` for silence.
+        trusted_monotonic, trusted_wall: Until when a silent `poll()` is enough, by either clock.
+        thread: The identity of the thread that holds it, or was the last to.
+        loans: How many times the slot was lent, whichever connection was in it.
+        vacated: How the last connection was given up, if the next one replaces it.
+        is_condemned: `close()` came while it was lent: to be closed at return.
+    """
+
+    __slots__ = (
+        "_first_loan",
+        "_opened_monotonic",
+        "_opened_wall",
+        "_returned_monotonic",
+        "_returned_wall",
+        "connection",
+        "is_condemned",
+        "limits",
+        "loans",
+        "poll",
+        "thread",
+        "trusted_monotonic",
+        "trusted_wall",
+        "vacated",
+    )
+
+    connection: C
+    limits: Limits
+    poll: Callable[[int], list[tuple[int, int]]]
+
+    def __init__(self) -> None:
+        self.thread = 0
+        self.loans = 0
+        self.vacated: ConnectionReplaced | None = None
+        self.empty()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no connection in it."""
+        return self.connection is None
+
+    @property
+    def uses(self) -> int:
+        """How many times this connection was lent."""
+        return self.loans - self._first_loan
+
+    def fill(self, connection: C, fileno: int, limits: Limits, clock: Clock) -> None:
+        """Take in a connection that has just been opened."""
+        poller = select.poll()
+        poller.register(fileno, WATCHED)
+        self.connection = connection
+        self.poll = poller.poll
+        self.limits = limits
+        self._first_loan = self.loans - 1
+        self._opened_monotonic, self._opened_wall = clock.monotonic(), clock.wall()
+        self._returned_monotonic, self._returned_wall = self._opened_monotonic, self._opened_wall
+
+    def empty(self) -> None:
+        """Forget the connection."""
+        self.connection = None  # type: ignore[assignment] # whoever holds an empty slot knows it
+        self.poll = _silence
+        self.is_condemned = False
+        self.trusted_monotonic = self.trusted_wall = float("-inf")
+
+    def events(self) -> int:
+        """Return what `poll()` says of the socket now; 0 for silence."""
+        return sum(events for _, events in self.poll(0))
+
+    def returned(self, monotonic: float, wall: float) -> None:
+        """Note that the connection came back clean at these times."""
+        self._returned_monotonic, self._returned_wall = monotonic, wall
+        trusted_s = self.limits.trusted_s(max(monotonic - self._opened_monotonic, wall - self._opened_wall))
+        self.trusted_monotonic = monotonic + trusted_s
+        self.trusted_wall = wall + trusted_s
+
+    def age_s(self, clock: Clock) -> float:
+        """Return seconds since the connection was opened, by the clock that saw more."""
+        return max(clock.monotonic() - self._opened_monotonic, clock.wall() - self._opened_wall)
+
+    def idle_s(self, clock: Clock) -> float:
+        """Return seconds since the connection came back, by the clock that saw more."""
+        return max(clock.monotonic() - self._returned_monotonic, clock.wall() - self._returned_wall)
+
+
+def _silence(_timeout_ms: int) -> list[tuple[int, int]]:
+    return []
+
+
+def discard_reason(state: SessionState, failure: Failure, *, expects_read_only: bool) -> str | None:
+    """Say why a connection that comes back must be closed, or None when it may be kept.
+
+    Args:
+        state: Its session's.
+        failure: What the error that ended the block meant, `OTHER` if there was none.
+        expects_read_only: A write was bound to be refused here: that says nothing about the server's role.
+    """
+    if failure is Failure.LOST or state is SessionState.UNUSABLE:
+        return "lost" if failure is Failure.LOST else "unclean"
+    if failure is Failure.READ_ONLY and not expects_read_only:
+        return "read_only"
+    return None
+
+
+def may_run_again(failure: Failure, *, expects_read_only: bool) -> bool:
+    """Say whether a transaction that ended so may be run from its beginning: nothing of it was committed."""
+    if failure is Failure.READ_ONLY:
+        return not expects_read_only
+    return failure in (Failure.LOST, Failure.CONFLICT)

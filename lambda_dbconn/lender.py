@@ -1,0 +1,301 @@
+"""`Lender`: keeps the slots; checks a connection before each loan and cleans it after.
+
+It carries out what `liveness` and `lease` decide. There is no lock on the way of a loan: a slot belongs to whoever
+popped it from the stack of idle slots, and a pop is atomic.
+"""
+
+from __future__ import annotations
+
+from _thread import get_ident
+
+from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn.deadline import Deadline
+from lambda_dbconn.drivers.driver import Failure, SessionState
+from lambda_dbconn.errors import CommitUnknownError, ConnectionInUseError, TransactionLeftOpenError
+from lambda_dbconn.events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    ConnectionReplaced,
+    ConnectionReused,
+    PingFailed,
+    TransactionRolledBack,
+)
+from lambda_dbconn.lease import Slot, discard_reason
+from lambda_dbconn.lifecycle import watch
+from lambda_dbconn.liveness import PING_LIMIT_S, Limits, has_hung_up, judge
+
+if TYPE_CHECKING:
+    from lambda_dbconn.clock import Clock
+    from lambda_dbconn.connector import Connector
+    from lambda_dbconn.deadline import InvocationContext
+    from lambda_dbconn.drivers.driver import Driver
+    from lambda_dbconn.settings import Settings
+    from lambda_dbconn.stats import Recorder, Stats
+
+C = TypeVar("C")
+
+_CLEANING_LIMIT_S = 5.0  # for a rollback and the like at return; a session that takes longer is discarded
+
+
+class Lender(Generic[C]):
+    """Lends at most `max_connections` connections, one to a thread. Threads may share it; so may forks.
+
+    Args:
+        settings: Limits and names.
+        driver: What the connections are.
+        connector: Opens them.
+        recorder: Is told the events.
+        clock: For ages.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        driver: Driver[C],
+        connector: Connector[C],
+        recorder: Recorder,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._where = settings.address
+        self._driver = driver
+        self._connector = connector
+        self._recorder = recorder
+        self._tell = recorder.tell
+        self._tells_reuse = recorder.wants(ConnectionReused)
+        self._clock = clock
+        self._monotonic = clock.monotonic
+        self._wall = clock.wall
+        self._make_slots()
+        watch(self)
+
+    def _make_slots(self) -> None:
+        self._slots: tuple[Slot[C], ...] = tuple(Slot() for _ in range(self._settings.max_connections))
+        self._idle = list(self._slots)
+        self._lent: dict[int, Slot[C]] = {}  # by thread
+
+    # --- the loan
+
+    def acquire(self, context: InvocationContext | float | Deadline | None) -> Slot[C]:
+        """Return a slot whose connection is good; this thread's until `release`.
+
+        On the happy path the cost is one `poll()`; after `ping_idle_s`, or when the server spoke, a round trip.
+
+        Raises:
+            ConnectionInUseError: This thread has one already, or all are lent.
+            ConnectError, CredentialsError, DeadlineExceededError: A new one was needed and could not be had.
+        """
+        thread = get_ident()
+        if thread in self._lent:
+            raise ConnectionInUseError(f"this thread already holds a connection to {self._where}")
+        try:
+            slot = self._idle.pop()
+        except IndexError:
+            raise ConnectionInUseError(
+                f"all {len(self._slots)} connections to {self._where} that max_connections allows are lent"
+            ) from None
+        slot.thread = thread
+        slot.loans += 1
+        self._lent[thread] = slot
+        if self._monotonic() < slot.trusted_monotonic and self._wall() < slot.trusted_wall and not slot.poll(0):
+            if self._tells_reuse:
+                self._reused(slot)
+            return slot
+        try:
+            deadline = self.deadline(context)
+            if not self._is_good(slot, deadline):
+                self.fill(slot, deadline)
+        except BaseException:
+            slot.loans -= 1
+            self._take_back(slot)
+            raise
+        return slot
+
+    def _is_good(self, slot: Slot[C], deadline: Deadline) -> bool:
+        """Judge a connection that is not beyond doubt; discard it when it is not good."""
+        if slot.is_empty:
+            return False
+        idle_s = slot.idle_s(self._clock)
+        verdict = judge(slot.limits, age_s=slot.age_s(self._clock), idle_s=idle_s, events=slot.events())
+        reason = verdict.reason
+        if verdict.is_doubtful:
+            limit_s = deadline.cap_s(PING_LIMIT_S, doing=f"checking the connection to {self._where}")
+            if verdict.has_spoken and not self._driver.drain(slot.connection):
+                reason = "hang_up"
+            else:
+                reason = self._ping(slot.connection, idle_s, limit_s)
+        if reason is not None:
+            self.discard(slot, reason)
+            return False
+        if self._tells_reuse:
+            self._reused(slot)
+        return True
+
+    def _ping(self, connection: C, idle_s: float, limit_s: float) -> str | None:
+        try:
+            self._driver.ping(connection, timeout_s=limit_s)
+        except Exception as error:  # noqa: BLE001 - however a ping fails, the connection is not to be lent
+            self._tell(PingFailed(endpoint=self._where, idle_s=idle_s, error=f"{type(error).__name__}: {error}"))
+            return "ping_failed"
+        return None
+
+    def deadline(self, context: InvocationContext | float | Deadline | None) -> Deadline:
+        """Return the deadline that a context gives.
+
+        Raises:
+            ConfigurationError: It is not a context.
+        """
+        if isinstance(context, Deadline):
+            return context
+        return Deadline(context, reserve_s=self._settings.reserve_s, clock=self._clock)
+
+    def fill(self, slot: Slot[C], deadline: Deadline) -> None:
+        """Open a connection into an empty slot.
+
+        Raises:
+            ConnectError, CredentialsError, DeadlineExceededError: It cannot be had.
+        """
+        started = self._monotonic()
+        connection, attempts = self._connector.open(deadline)
+        slot.fill(connection, self._driver.fileno(connection), Limits.of(self._settings), self._clock)
+        reason = "first"
+        if slot.vacated is not None:
+            reason = slot.vacated.reason
+            self._tell(slot.vacated)
+            slot.vacated = None
+        self._tell(
+            ConnectionOpened(
+                endpoint=self._where, reason=reason, attempts=attempts, duration_s=self._monotonic() - started
+            )
+        )
+
+    def release(self, slot: Slot[C], error: BaseException | None, *, expects_read_only: bool = False) -> Failure:
+        """Take a connection back, clean; return what `error`, which ended the loan, meant.
+
+        Raises:
+            TransactionLeftOpenError: It came back inside a transaction, and no error is being raised.
+        """
+        if self._lent.get(slot.thread) is not slot:
+            return Failure.OTHER  # this is a child process, and the connection is its parent's
+        if error is None and not slot.is_condemned and self._state(slot) is SessionState.CLEAN:
+            slot.returned(self._monotonic(), self._wall())
+            del self._lent[slot.thread]
+            self._idle.append(slot)
+            return Failure.OTHER
+        try:
+            return self._settle(slot, error, expects_read_only=expects_read_only)
+        finally:
+            self._take_back(slot)
+
+    def _settle(self, slot: Slot[C], error: BaseException | None, *, expects_read_only: bool) -> Failure:
+        """Clean or discard a connection that may not be as it was lent."""
+        failure = Failure.OTHER if error is None else self.failure(slot, error)
+        state = self._state(slot)
+        is_left_open = state is SessionState.IN_TRANSACTION
+        reason = "closed" if slot.is_condemned else discard_reason(state, failure, expects_read_only=expects_read_only)
+        if reason is None and is_left_open and not self._roll_back(slot):
+            reason = "unclean"
+        if reason is None:
+            slot.returned(self._monotonic(), self._wall())
+        else:
+            self.discard(slot, reason)
+        if is_left_open:
+            self._tell(TransactionRolledBack(endpoint=self._where, is_left_open=error is None))
+            if error is None:
+                raise TransactionLeftOpenError(f"a transaction on {self._where} was left open; it was rolled back")
+        return failure
+
+    def _roll_back(self, slot: Slot[C]) -> bool:
+        try:
+            self._driver.rollback(slot.connection, timeout_s=_CLEANING_LIMIT_S)
+        except Exception:  # noqa: BLE001 - a session that cannot be rolled back is discarded, whatever the cause
+            return False
+        return self._state(slot) is SessionState.CLEAN
+
+    def _state(self, slot: Slot[C]) -> SessionState:
+        try:
+            return self._driver.state(slot.connection, timeout_s=_CLEANING_LIMIT_S)
+        except Exception:  # noqa: BLE001 - a session that cannot say its state is discarded, whatever the cause
+            return SessionState.UNUSABLE
+
+    def _take_back(self, slot: Slot[C]) -> None:
+        """Put the slot back among the idle ones, unless a fork has forgotten it."""
+        if self._lent.pop(slot.thread, None) is slot:
+            self._idle.append(slot)
+
+    # --- while it is lent
+
+    def commit(self, slot: Slot[C]) -> None:
+        """Commit the transaction of a lent connection: one round trip.
+
+        Raises:
+            CommitUnknownError: The connection was lost while COMMIT was on its way.
+            Exception: The driver's own: nothing was committed.
+        """
+        was_over = has_hung_up(slot.events()) or not self._driver.is_open(slot.connection)
+        try:
+            self._driver.commit(slot.connection)
+        except Exception as error:
+            if not was_over and self.failure(slot, error) is Failure.LOST:
+                raise CommitUnknownError(
+                    f"the connection to {self._where} was lost while COMMIT was on its way"
+                ) from error
+            raise
+
+    def failure(self, slot: Slot[C], error: BaseException) -> Failure:
+        """Say what an error means that was raised while the slot was lent, or any error that it stems from."""
+        cause: BaseException | None = error
+        for _ in range(10):  # chains are short; a circular one must not hold us
+            if cause is None:
+                break
+            found = self._driver.failure(slot.connection, cause)
+            if found is not Failure.OTHER:
+                return found
+            cause = cause.__cause__ or cause.__context__
+        return Failure.OTHER
+
+    def discard(self, slot: Slot[C], reason: str) -> None:
+        """Close the slot's connection without waiting, and remember why."""
+        if slot.is_empty:
+            return
+        connection = slot.connection
+        age_s = slot.age_s(self._clock)
+        idle_s = slot.idle_s(self._clock)
+        uses = slot.uses
+        slot.empty()
+        self._driver.close(connection)
+        self._tell(ConnectionClosed(endpoint=self._where, reason=reason, age_s=age_s, uses=uses))
+        if reason != "closed":
+            slot.vacated = ConnectionReplaced(endpoint=self._where, reason=reason, age_s=age_s, idle_s=idle_s)
+
+    # --- the whole
+
+    def close(self) -> None:
+        """Close what is idle now, and what is lent when it comes back. The next loan opens anew."""
+        for slot in list(self._lent.values()):
+            slot.is_condemned = True
+        idle = []
+        while self._idle:
+            slot = self._idle.pop()
+            self.discard(slot, "closed")
+            idle.append(slot)
+        self._idle.extend(idle)
+
+    def abandon(self) -> list[C]:
+        """Forget all connections without a word to their servers, and return them: in a child, after a fork."""
+        connections = [slot.connection for slot in self._slots if not slot.is_empty]
+        self._make_slots()
+        self._recorder.renew()
+        return connections
+
+    def stats(self) -> Stats:
+        """Return a snapshot of the counters."""
+        return self._recorder.stats(
+            loans=sum(slot.loans for slot in self._slots),
+            open_now=sum(not slot.is_empty for slot in self._slots),
+            lent_now=len(self._lent),
+        )
+
+    def _reused(self, slot: Slot[C]) -> None:
+        self._tell(ConnectionReused(endpoint=self._where, idle_s=slot.idle_s(self._clock)))

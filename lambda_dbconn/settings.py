@@ -1,0 +1,377 @@
+"""`Settings`: what a manager needs to know, frozen and checked; the only reader of `os.environ`."""
+
+from __future__ import annotations
+
+import os
+
+from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.endpoint import Endpoint, classify
+from lambda_dbconn.errors import ConfigurationError, LambdaDbConnWarning
+from lambda_dbconn.secret import Secret
+from lambda_dbconn.value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+PORTS = {"postgresql": 5432, "mysql": 3306}
+
+_DEFAULT_PREFIX = "DB_"
+_SCHEMES = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
+_MISTAKEN_NAMES = {
+    "HOSTNAME": "HOST",
+    "ENDPOINT": "HOST",
+    "ADDRESS": "HOST",
+    "SERVER": "HOST",
+    "DATABASE": "NAME",
+    "DBNAME": "NAME",
+    "SCHEMA": "NAME",
+    "USERNAME": "USER",
+    "LOGIN": "USER",
+    "PASS": "PASSWORD",
+    "PASSWD": "PASSWORD",
+    "PWD": "PASSWORD",
+    "SECRET": "SECRET_ID",
+    "SECRET_ARN": "SECRET_ID",
+    "SECRET_NAME": "SECRET_ID",
+    "SSL": "SSLMODE",
+    "SSL_MODE": "SSLMODE",
+    "SSL_CA": "SSLROOTCERT",
+    "TIMEOUT": "CONNECT_TIMEOUT_S",
+    "POOL_SIZE": "MAX_CONNECTIONS",
+}
+
+
+class _Accepts(Value):
+    """What one setting accepts: in words, as a check of the value, and how to read it from text."""
+
+    words: str
+    is_good: Callable[[Any], bool]
+    read: Callable[[str], Any]
+
+
+def _text(words: str = "printable text") -> _Accepts:
+    return _Accepts(words=words, is_good=lambda value: isinstance(value, str) and value.isprintable(), read=str)
+
+
+def _one_of(*names: str) -> _Accepts:
+    return _Accepts(words=" or ".join(names), is_good=lambda value: value in names, read=str.lower)
+
+
+def _seconds(least: float, most: float) -> _Accepts:
+    return _Accepts(
+        words=f"seconds from {least:g} to {most:g}",
+        is_good=lambda value: _is_between(value, least, most, (int, float)),
+        read=float,
+    )
+
+
+def _whole(least: int, most: int) -> _Accepts:
+    return _Accepts(
+        words=f"a whole number from {least} to {most}",
+        is_good=lambda value: _is_between(value, least, most, (int,)),
+        read=int,
+    )
+
+
+def _is_between(value: object, least: float, most: float, types: tuple[type, ...]) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool) and least <= value <= most  # type: ignore[operator] # a number
+
+
+def _is_host(value: object) -> bool:
+    try:
+        classify(value)  # type: ignore[arg-type] # it refuses what is not a string
+    except ConfigurationError:
+        return False
+    return True
+
+
+_HOST = _Accepts(words="a host name or an IP address, without scheme, port or path", is_good=_is_host, read=str)
+
+# In the order of the reference page. The variable of a field is the prefix and the field's name in upper case.
+_FIELDS: dict[str, _Accepts] = {
+    "engine": _one_of(*PORTS),
+    "host": _HOST,
+    "port": _whole(1, 65535),
+    "name": _text(),
+    "user": _text(),
+    "reader_host": _HOST,
+    "auth": _one_of("iam", "secret", "password"),
+    "secret_id": _text(),
+    "password": _Accepts(
+        words="a Secret without a zero byte",
+        is_good=lambda value: isinstance(value, Secret) and "\0" not in value.reveal(),
+        read=Secret,
+    ),
+    "signing_host": _HOST,
+    "region": _text("an AWS region"),
+    "sslrootcert": _text("the path of a PEM file"),
+    "sslmode": _one_of("verify-full", "disable"),
+    "connect_timeout_s": _seconds(0.1, 900),
+    "ping_idle_s": _seconds(0, 86400),
+    "max_idle_s": _seconds(1, 86400),
+    "max_lifetime_s": _seconds(1, 86400),
+    "reserve_s": _seconds(0, 60),
+    "max_connections": _whole(1, 100),
+}
+_REQUIRED = ("engine", "host", "port", "auth", "sslmode")
+
+
+class Settings(Value):
+    """Where to connect, as whom, whom to trust, and within which limits. Frozen, hashable, checked.
+
+    Attributes:
+        engine: `postgresql` or `mysql` (which serves MariaDB too).
+        host: A proxy endpoint, or a cluster's or instance's, or any other host.
+        port: TCP port; by default the engine's.
+        name: The database; None for the server's default.
+        user: The database user.
+        reader_host: A read-only endpoint, or None.
+        auth: `iam`, `secret` or `password`.
+        secret_id: Name or ARN of the Secrets Manager secret.
+        password: For development.
+        signing_host: The RDS name that an IAM token is signed for, where `host` is an alias or a tunnel.
+        region: AWS region; by default the host name's.
+        sslrootcert: Path of a PEM file with the authorities to trust.
+        sslmode: `verify-full`, or `disable` for a host that is not RDS's.
+        connect_timeout_s: Seconds that one borrow may spend on opening a connection, all tries together.
+        ping_idle_s: A connection idle for longer is pinged before it is lent.
+        max_idle_s: A connection idle for longer is replaced.
+        max_lifetime_s: A connection open for longer is replaced.
+        reserve_s: Seconds of the invocation that are left to the handler for its answer.
+        max_connections: How many threads of one invocation may hold a connection at once.
+        prefix: Of the variables that these settings came from, for messages; None when built by hand.
+    """
+
+    engine: str
+    host: str
+    port: int
+    name: str | None = None
+    user: str | None = None
+    reader_host: str | None = None
+    auth: str = "password"
+    secret_id: str | None = None
+    password: Secret | None = None
+    signing_host: str | None = None
+    region: str | None = None
+    sslrootcert: str | None = None
+    sslmode: str = "verify-full"
+    connect_timeout_s: float = 5.0
+    ping_idle_s: float = 30.0
+    max_idle_s: float = 1500.0
+    max_lifetime_s: float = 82800.0
+    reserve_s: float = 0.5
+    max_connections: int = 1
+    prefix: str | None = None
+
+    @classmethod
+    def from_env(
+        cls,
+        prefix: str = _DEFAULT_PREFIX,
+        *,
+        engine: str | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Settings:
+        """Read and check the variables that begin with `prefix`. An empty variable counts as unset.
+
+        `URL` gives what the single variables do not; with the prefix `DB_`, `DATABASE_URL` stands in for it.
+
+        Args:
+            prefix: Letters, digits and underscores.
+            engine: What the caller's code is written for; a variable that contradicts it is a fault.
+            environ: Instead of `os.environ`.
+
+        Raises:
+            ConfigurationError: With every fault at once, each naming its variable.
+        """
+        if not (prefix.isascii() and prefix.isidentifier()):
+            raise ConfigurationError(
+                f"the argument prefix is {prefix!r}; accepted are letters, digits and underscores, as in 'DB_'"
+            )
+        variables = os.environ if environ is None else environ
+        given = {key[len(prefix) :]: text for key, text in variables.items() if key.startswith(prefix) and text}
+        url_variable = prefix + "URL"
+        url = given.pop("URL", None)
+        if url is None and prefix == _DEFAULT_PREFIX:
+            url_variable = "DATABASE_URL"
+            url = variables.get(url_variable)
+
+        faults: dict[str, str] = {}
+        values: dict[str, Any] = {"prefix": prefix}
+        if url:
+            values |= _read_url(url, url_variable, faults)
+        for field in _FIELDS:
+            text = given.pop(field.upper(), None)
+            if text is not None:
+                _read(field, text, prefix + field.upper(), values, faults)
+        meant = _misspelt(given, prefix)
+        _complete(values, engine, faults)
+        for field, fault in _faults(values):
+            if "url" in faults and values.get(field) is None:
+                continue  # the URL may have said it
+            faults.setdefault(field, f"{fault} ({meant[field]} is set: is that meant?)" if field in meant else fault)
+        if faults:
+            raise _report(faults)
+        return cls(**values)
+
+    def variable(self, field: str) -> str:
+        """Return how the user knows this field: its variable, or the argument's name."""
+        return _label(field, self.prefix)
+
+    def is_same_as(self, other: Settings) -> bool:
+        """Say whether both lead to the same connection, whatever the prefix of their variables."""
+        return {**self.__dict__, "prefix": None} == {**other.__dict__, "prefix": None}
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The host, classified."""
+        return classify(self.host)
+
+    @property
+    def address(self) -> str:
+        """`host:port`, for messages and events."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def _check(self) -> None:
+        faults = dict(_faults(self.__dict__))
+        if faults:
+            raise _report(faults)
+        endpoint = self.endpoint
+        if endpoint.is_rds and self.auth == "password":
+            _warn(f"{self.variable('password')} is for development: use IAM or a secret with {self.host}")
+        if self.sslmode == "disable" and not endpoint.is_loopback:
+            _warn(f"{self.variable('sslmode')} is disable: all traffic with {self.host} can be read on the way")
+
+
+def _label(field: str, prefix: str | None) -> str:
+    return field if prefix is None else prefix + field.upper()
+
+
+def _read(field: str, text: str, label: str, values: dict[str, Any], faults: dict[str, str]) -> None:
+    """Put the value read from `text` into `values`, or what is wrong with it into `faults`."""
+    accepts = _FIELDS[field]
+    try:
+        values[field] = accepts.read(text)
+    except ValueError:
+        faults[field] = _fault(label, text, accepts)
+
+
+def _read_url(url: str, variable: str, faults: dict[str, str]) -> dict[str, Any]:
+    """Take a URL apart. No message shows the URL: it may hold a password."""
+    from urllib.parse import parse_qsl, unquote, urlsplit
+
+    values: dict[str, Any] = {}
+    form = f"{variable} is not a URL of the form engine://user@host:port/name?setting=value"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        faults["url"] = f"{form} (host or port cannot be read)"
+        return values
+    engine = _SCHEMES.get(parts.scheme.partition("+")[0])
+    if engine is None:
+        faults["url"] = f"{form}; accepted engines: {', '.join(_SCHEMES)}"
+        return values
+    found = {
+        "engine": engine,
+        "host": parts.hostname and _with_case(parts.hostname, parts.netloc),
+        "port": port,
+        "user": unquote(parts.username or ""),
+        "password": Secret(unquote(parts.password)) if parts.password else None,
+        "name": unquote(parts.path.removeprefix("/")),
+    }
+    values |= {field: value for field, value in found.items() if value}
+    for key, text in parse_qsl(parts.query):
+        if key not in _FIELDS or key == "password":
+            names = ", ".join(name for name in _FIELDS if name != "password")
+            faults[f"url?{key}"] = f"{variable} has the parameter {key[:30]!r}; accepted: {names}"
+        else:
+            _read(key, text, f"the parameter {key} of {variable}", values, faults)
+    return values
+
+
+def _with_case(hostname: str, netloc: str) -> str:
+    """Undo urlsplit's lower-casing: an IAM token is signed for the host as it is written."""
+    start = netloc.lower().rfind(hostname)
+    return netloc[start : start + len(hostname)]
+
+
+def _complete(values: dict[str, Any], engine: str | None, faults: dict[str, str]) -> None:
+    """Fill in what follows from the rest: engine from port, port from engine, how to log in."""
+    if engine is not None:
+        said = values.get("engine", engine)
+        if said != engine:
+            faults["engine"] = (
+                f"{_label('engine', values['prefix'])} (or the URL) says {said!r}, but the code asks for {engine!r}"
+            )
+        values["engine"] = engine
+    if "engine" not in values and "engine" not in faults:
+        by_port = {port: name for name, port in PORTS.items()}
+        if values.get("port") in by_port:
+            values["engine"] = by_port[values["port"]]
+    if "port" not in values and "port" not in faults and values.get("engine") in PORTS:
+        values["port"] = PORTS[values["engine"]]
+    if "auth" not in values and "auth" not in faults:
+        if "secret_id" in values:
+            values["auth"] = "secret"
+        elif "password" not in values and _is_host(values.get("host")) and classify(values["host"]).is_rds:
+            values["auth"] = "iam"
+
+
+def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with these values, each with its field: one by one first, then together."""
+    prefix = values.get("prefix")
+    for field, accepts in _FIELDS.items():
+        value = values.get(field, getattr(Settings, field, None))
+        if value is None:
+            if field in _REQUIRED and not (field == "port" and values.get("engine") is None):
+                yield field, f"{_label(field, prefix)} is not set; accepted: {accepts.words}"
+        elif not accepts.is_good(value):
+            yield field, _fault(_label(field, prefix), value, accepts)
+    auth = values.get("auth", Settings.auth)
+    if auth in ("iam", "password") and values.get("user") is None:
+        yield "user", f"{_label('user', prefix)} is not set; accepted: the database user's name"
+    if auth == "secret" and values.get("secret_id") is None:
+        yield "secret_id", f"{_label('secret_id', prefix)} is not set, but {_label('auth', prefix)} is secret"
+    if values.get("sslmode") == "disable":
+        hosts = [values[field] for field in ("host", "reader_host") if _is_host(values.get(field))]
+        if auth == "iam" or any(classify(host).is_rds for host in hosts):
+            yield (
+                "sslmode",
+                f"{_label('sslmode', prefix)} is 'disable'; accepted with IAM or an RDS host: verify-full",
+            )
+
+
+def _fault(label: str, value: object, accepts: _Accepts) -> str:
+    longest = 60
+    shown = "not acceptable" if isinstance(value, Secret) else repr(value)
+    return f"{label} is {shown[:longest] + '…' if len(shown) > longest else shown}; accepted: {accepts.words}"
+
+
+def _report(faults: dict[str, str]) -> ConfigurationError:
+    lines = list(faults.values())
+    if len(lines) == 1:
+        return ConfigurationError(lines[0], faults=lines)
+    return ConfigurationError("\n  - ".join([f"{len(lines)} settings are not right:", *lines]), faults=lines)
+
+
+def _misspelt(unknown: dict[str, str], prefix: str) -> dict[str, str]:
+    """Warn of variables that look like a misspelling; return which variable may be meant for which field."""
+    meant: dict[str, str] = {}
+    for suffix in unknown:
+        name = _MISTAKEN_NAMES.get(suffix)
+        if name is None:
+            from difflib import get_close_matches
+
+            close = get_close_matches(suffix, [field.upper() for field in _FIELDS], n=1, cutoff=0.8)
+            name = close[0] if close else None
+        if name is not None:
+            meant[name.lower()] = prefix + suffix
+            _warn(f"{prefix}{suffix} is not a setting of lambda_dbconn: is {prefix}{name} meant?")
+    return meant
+
+
+def _warn(message: str) -> None:
+    import warnings
+
+    warnings.warn(message, LambdaDbConnWarning, stacklevel=4)
