@@ -31,9 +31,12 @@ class Slot(Generic[C]):
     """
 
     __slots__ = (
+        "_expires_monotonic",
+        "_expires_wall",
         "_first_loan",
         "_opened_monotonic",
         "_opened_wall",
+        "_rest_s",
         "_returned_monotonic",
         "_returned_wall",
         "connection",
@@ -77,6 +80,9 @@ class Slot(Generic[C]):
         self._first_loan = self.loans - 1
         self._opened_monotonic, self._opened_wall = clock.monotonic(), clock.wall()
         self._returned_monotonic, self._returned_wall = self._opened_monotonic, self._opened_wall
+        self._rest_s = min(limits.ping_idle_s, limits.max_idle_s)
+        self._expires_monotonic = self._opened_monotonic + limits.max_lifetime_s
+        self._expires_wall = self._opened_wall + limits.max_lifetime_s
 
     def empty(self) -> None:
         """Forget the connection."""
@@ -90,11 +96,13 @@ class Slot(Generic[C]):
         return sum(events for _, events in self.poll(0))
 
     def returned(self, monotonic: float, wall: float) -> None:
-        """Note that the connection came back clean at these times."""
-        self._returned_monotonic, self._returned_wall = monotonic, wall
-        trusted_s = self.limits.trusted_s(max(monotonic - self._opened_monotonic, wall - self._opened_wall))
-        self.trusted_monotonic = monotonic + trusted_s
-        self.trusted_wall = wall + trusted_s
+        """Note that the connection came back clean at these times, and until when that is enough to know."""
+        self._returned_monotonic = monotonic
+        self._returned_wall = wall
+        rests = monotonic + self._rest_s
+        self.trusted_monotonic = min(self._expires_monotonic, rests)
+        rests = wall + self._rest_s
+        self.trusted_wall = min(self._expires_wall, rests)
 
     def age_s(self, clock: Clock) -> float:
         """Return seconds since the connection was opened, by the clock that saw more."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
+_CLEAN = SessionState.CLEAN
+_OTHER = Failure.OTHER
 _CLEANING_LIMIT_S = 5.0  # for a rollback and the like at return; a session that takes longer is discarded
 
 
@@ -177,12 +179,12 @@ class Lender(Generic[C]):
             TransactionLeftOpenError: It came back inside a transaction, and no error is being raised.
         """
         if self._lent.get(slot.thread) is not slot:
-            return Failure.OTHER  # this is a child process, and the connection is its parent's
-        if error is None and not slot.is_condemned and self._state(slot) is SessionState.CLEAN:
+            return _OTHER  # this is a child process, and the connection is its parent's
+        if error is None and not slot.is_condemned and self._state(slot) is _CLEAN:
             slot.returned(self._monotonic(), self._wall())
             del self._lent[slot.thread]
             self._idle.append(slot)
-            return Failure.OTHER
+            return _OTHER
         try:
             return self._settle(slot, error, expects_read_only=expects_read_only)
         finally:

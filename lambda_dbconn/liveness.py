@@ -38,10 +38,6 @@ class Limits(Value):
             max_lifetime_s=jitter(settings.max_lifetime_s),
         )
 
-    def trusted_s(self, age_s: float) -> float:
-        """Return for how many seconds from now a connection of this age is reused on a silent `poll()` alone."""
-        return min(self.ping_idle_s, self.max_idle_s, self.max_lifetime_s - age_s)
-
 
 class Verdict(Value):
     """What to do with a cached connection.

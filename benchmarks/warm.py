@@ -1,0 +1,96 @@
+"""A warm borrow with `select 1`, against the same query on a bare global connection."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.subjects import bare_connection, running
+from lambda_dbconn import ConnectionManager, Settings
+from lambda_dbconn.testing.relay import FaultRelay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+TARGET_US = 6.0
+
+
+def measure(engine: str, *, rounds: int = 400, per_round: int = 100) -> str:
+    """Return one line of results for an engine.
+
+    Short rounds of both alternate, and the figure is the median of the differences of neighbours: a machine that is
+    busy for a while is busy for both.
+    """
+    with _one_core(), running(engine) as (_, environ):
+        db: ConnectionManager[Any] = ConnectionManager(Settings.from_env(environ=environ))
+        bare = bare_connection(environ)
+
+        def by_hand() -> None:
+            _select_1(bare)
+
+        def by_library() -> None:
+            with db.connection() as connection:
+                _select_1(connection)
+
+        def without_query() -> None:
+            with db.connection():
+                pass
+
+        for function in (by_hand, by_library, without_query):
+            _round_us(function, 500)
+        pairs = [(_round_us(by_hand, per_round), _round_us(by_library, per_round)) for _ in range(rounds)]
+        empty_us = statistics.median(_round_us(without_query, per_round) for _ in range(rounds))
+        bare_us = statistics.median(hand for hand, _ in pairs)
+        added_us = statistics.median(library - hand for hand, library in pairs)
+        bare.close()
+        db.close()
+        round_trips = _round_trips(environ)
+    return (
+        f"{engine:<11}bare {bare_us:6.1f} µs   added {added_us:4.1f} µs (target {TARGET_US:g})   "
+        f"ratio {1 + added_us / bare_us:.3f}   borrow without a query {empty_us:.1f} µs   "
+        f"round trips for one statement: {round_trips}"
+    )
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Keep client and server on one core: which of two cores a server's process wakes up on is worth 50 µs."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def _select_1(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("select 1")
+        cursor.fetchone()
+
+
+def _round_us(function: Callable[[], None], times: int) -> float:
+    start = time.perf_counter()
+    for _ in range(times):
+        function()
+    return (time.perf_counter() - start) / times * 1e6
+
+
+def _round_trips(environ: Mapping[str, str]) -> int:
+    """Count how often the client speaks and is answered in one warm borrow with one statement."""
+    with FaultRelay(target_host=environ["DB_HOST"], target_port=int(environ["DB_PORT"])) as relay:
+        settings = Settings.from_env(environ={**environ, "DB_PORT": str(relay.port)})
+        db: ConnectionManager[Any] = ConnectionManager(settings)
+        with db.connection() as connection:
+            _select_1(connection)
+        relay.reset_counters()
+        with db.connection() as connection:
+            _select_1(connection)
+        db.close()
+        return relay.round_trips
