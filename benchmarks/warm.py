@@ -92,5 +92,6 @@ def _round_trips(environ: Mapping[str, str]) -> int:
         relay.reset_counters()
         with db.connection() as connection:
             _select_1(connection)
+        round_trips = relay.round_trips
         db.close()
-        return relay.round_trips
+        return round_trips

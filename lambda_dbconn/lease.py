@@ -117,23 +117,19 @@ def _silence(_timeout_ms: int) -> list[tuple[int, int]]:
     return []
 
 
-def discard_reason(state: SessionState, failure: Failure, *, expects_read_only: bool) -> str | None:
+def discard_reason(state: SessionState, failure: Failure) -> str | None:
     """Say why a connection that comes back must be closed, or None when it may be kept.
 
     Args:
         state: Its session's.
-        failure: What the error that ended the block meant, `OTHER` if there was none.
-        expects_read_only: A write was bound to be refused here: that says nothing about the server's role.
+        failure: What the error meant that ended the loan, `OTHER` if there was none.
     """
-    if failure is Failure.LOST or state is SessionState.UNUSABLE:
-        return "lost" if failure is Failure.LOST else "unclean"
-    if failure is Failure.READ_ONLY and not expects_read_only:
-        return "read_only"
-    return None
+    if failure is Failure.LOST:
+        return "lost"
+    if state is SessionState.UNUSABLE:
+        return "unclean"
+    return "read_only" if failure is Failure.READ_ONLY else None
 
 
-def may_run_again(failure: Failure, *, expects_read_only: bool) -> bool:
-    """Say whether a transaction that ended so may be run from its beginning: nothing of it was committed."""
-    if failure is Failure.READ_ONLY:
-        return not expects_read_only
-    return failure in (Failure.LOST, Failure.CONFLICT)
+# After these nothing of a transaction was committed, and doing it again may succeed.
+RUN_AGAIN = frozenset((Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY))

@@ -172,41 +172,51 @@ class Lender(Generic[C]):
             )
         )
 
-    def release(self, slot: Slot[C], error: BaseException | None, *, expects_read_only: bool = False) -> Failure:
+    def release(self, slot: Slot[C], error: BaseException | None, *, is_read_only: bool = False) -> Failure:
         """Take a connection back, clean; return what `error`, which ended the loan, meant.
+
+        Args:
+            slot: What `acquire` returned.
+            error: The exception that is being raised out of the loan, or None.
+            is_read_only: A write was bound to be refused: that says nothing about the server.
 
         Raises:
             TransactionLeftOpenError: It came back inside a transaction, and no error is being raised.
         """
-        if self._lent.get(slot.thread) is not slot:
-            return _OTHER  # this is a child process, and the connection is its parent's
-        if error is None and not slot.is_condemned and self._state(slot) is _CLEAN:
+        if not self._is_ours(slot):
+            return _OTHER
+        state = self._state(slot)
+        if state is _CLEAN and error is None and not slot.is_condemned:
             slot.returned(self._monotonic(), self._wall())
             del self._lent[slot.thread]
             self._idle.append(slot)
             return _OTHER
+        failure = _OTHER if error is None else self.failure(slot, error)
+        if failure is Failure.READ_ONLY and (is_read_only or self._settings.is_read_only):
+            failure = _OTHER
         try:
-            return self._settle(slot, error, expects_read_only=expects_read_only)
+            self._settle(slot, state, failure, is_left_open=error is None)
         finally:
             self._take_back(slot)
+        return _OTHER if isinstance(error, CommitUnknownError) else failure
 
-    def _settle(self, slot: Slot[C], error: BaseException | None, *, expects_read_only: bool) -> Failure:
+    def _settle(self, slot: Slot[C], state: SessionState, failure: Failure, *, is_left_open: bool) -> None:
         """Clean or discard a connection that may not be as it was lent."""
-        failure = Failure.OTHER if error is None else self.failure(slot, error)
-        state = self._state(slot)
-        is_left_open = state is SessionState.IN_TRANSACTION
-        reason = "closed" if slot.is_condemned else discard_reason(state, failure, expects_read_only=expects_read_only)
-        if reason is None and is_left_open and not self._roll_back(slot):
+        reason = "closed" if slot.is_condemned else discard_reason(state, failure)
+        if reason is None and state is SessionState.IN_TRANSACTION and not self._roll_back(slot):
             reason = "unclean"
         if reason is None:
             slot.returned(self._monotonic(), self._wall())
         else:
             self.discard(slot, reason)
-        if is_left_open:
-            self._tell(TransactionRolledBack(endpoint=self._where, is_left_open=error is None))
-            if error is None:
+        if state is SessionState.IN_TRANSACTION:
+            self._tell(TransactionRolledBack(endpoint=self._where, is_left_open=is_left_open))
+            if is_left_open:
                 raise TransactionLeftOpenError(f"a transaction on {self._where} was left open; it was rolled back")
-        return failure
+
+    def _is_ours(self, slot: Slot[C]) -> bool:
+        """Say whether this process lent it: in a fork's child it is the parent's, and not to be touched."""
+        return self._lent.get(slot.thread) is slot
 
     def _roll_back(self, slot: Slot[C]) -> bool:
         try:
@@ -223,7 +233,8 @@ class Lender(Generic[C]):
 
     def _take_back(self, slot: Slot[C]) -> None:
         """Put the slot back among the idle ones, unless a fork has forgotten it."""
-        if self._lent.pop(slot.thread, None) is slot:
+        if self._is_ours(slot):
+            del self._lent[slot.thread]
             self._idle.append(slot)
 
     # --- while it is lent
@@ -235,6 +246,8 @@ class Lender(Generic[C]):
             CommitUnknownError: The connection was lost while COMMIT was on its way.
             Exception: The driver's own: nothing was committed.
         """
+        if not self._is_ours(slot):
+            return
         was_over = has_hung_up(slot.events()) or not self._driver.is_open(slot.connection)
         try:
             self._driver.commit(slot.connection)

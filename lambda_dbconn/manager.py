@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
-
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar, overload
 from lambda_dbconn.clock import SystemClock, jitter
 from lambda_dbconn.connector import Connector
 from lambda_dbconn.credentials.static import StaticProvider
 from lambda_dbconn.drivers import load_driver
 from lambda_dbconn.drivers.driver import Failure, checked_isolation
-from lambda_dbconn.errors import CommitUnknownError, ConfigurationError, LambdaDbConnError
+from lambda_dbconn.errors import ConfigurationError, LambdaDbConnError
 from lambda_dbconn.handler import lending
-from lambda_dbconn.lease import may_run_again
+from lambda_dbconn.lease import RUN_AGAIN
 from lambda_dbconn.lender import Lender
 from lambda_dbconn.observers.logging import LoggingObserver
 from lambda_dbconn.stats import Recorder
@@ -83,8 +81,7 @@ class ConnectionManager(Generic[C]):
             settings, driver=self._driver, credentials=credentials, clock=self._clock, tell=recorder.tell
         )
         self._lender = Lender(settings, driver=self._driver, connector=connector, recorder=recorder, clock=self._clock)
-        self._reader: ConnectionManager[C] | None = None
-        self._making_reader = allocate_lock()
+        self._readers: dict[str, ConnectionManager[C]] = {}  # one at most
 
     def connection(self, context: InvocationContext | float | Deadline | None = None) -> Loan[C]:
         """Lend the connection in autocommit mode, for the length of a `with` block.
@@ -150,7 +147,7 @@ class ConnectionManager(Generic[C]):
         if attempts < 1:
             raise ConfigurationError(f"the argument attempts is {attempts!r}; accepted: 1 or more")
         deadline = self._lender.deadline(context)
-        pause_s = _FIRST_PAUSE_S
+        longest_pause_s = _FIRST_PAUSE_S
         while True:
             attempts -= 1
             loan = self.transaction(deadline, read_only=read_only, isolation=isolation)
@@ -158,10 +155,10 @@ class ConnectionManager(Generic[C]):
                 with loan as connection:
                     return function(connection)
             except Exception:
-                if attempts == 0 or not may_run_again(loan.failure, expects_read_only=read_only):
+                if attempts == 0 or loan.failure not in RUN_AGAIN or deadline.remaining_s() <= longest_pause_s:
                     raise
-            self._clock.sleep(deadline.cap_s(jitter(pause_s, share=1.0), doing="another attempt"))
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            self._clock.sleep(jitter(longest_pause_s, share=1.0))
+            longest_pause_s = min(2 * longest_pause_s, _LONGEST_PAUSE_S)
 
     @overload
     def with_connection(self, function: Callable[[E, X, C], R], /) -> Callable[[E, X], R]: ...
@@ -192,18 +189,19 @@ class ConnectionManager(Generic[C]):
     def reader(self) -> ConnectionManager[C]:
         """The manager for the read-only endpoint when `reader_host` is set, else this one."""
         host = self.settings.reader_host
-        if host is None:
+        if host is None or host == self.settings.host:
             return self
-        with self._making_reader:
-            if self._reader is None:
-                self._reader = ConnectionManager(
-                    self.settings.replace(host=host, reader_host=None, signing_host=None),
-                    credentials=self._credentials,
-                    observer=self._observer,
-                    clock=self._clock,
-                    driver=self._driver,
-                )
-            return self._reader
+        known = self._readers.get(host)
+        if known is not None:
+            return known
+        manager = ConnectionManager(
+            self.settings.replace(host=host, signing_host=None),
+            credentials=self._credentials,
+            observer=self._observer,
+            clock=self._clock,
+            driver=self._driver,
+        )
+        return self._readers.setdefault(host, manager)
 
     def warm_up(self, context: InvocationContext | float | Deadline | None = None) -> bool:
         """Connect now, in the init phase; return whether it worked. Raises nothing: the first loan tells."""
@@ -216,8 +214,8 @@ class ConnectionManager(Generic[C]):
     def close(self) -> None:
         """Close what is idle now, and what is lent when it comes back. The next loan opens anew."""
         self._lender.close()
-        if self._reader is not None:
-            self._reader.close()
+        for reader in self._readers.values():
+            reader.close()
 
     def stats(self) -> Stats:
         """Return a snapshot of the counters; the reader has its own."""
@@ -256,7 +254,7 @@ class TransactionLoan(Generic[C]):
     """The context manager that `transaction()` returns.
 
     Attributes:
-        failure: After the block, what the error meant that ended it.
+        failure: After the block, what the error meant that ended it; `OTHER` if it may have been committed.
     """
 
     __slots__ = ("_context", "_driver", "_isolation", "_lender", "_read_only", "_slot", "failure")
@@ -314,6 +312,4 @@ class TransactionLoan(Generic[C]):
         self._release(None)
 
     def _release(self, error: BaseException | None) -> None:
-        self.failure = self._lender.release(self._slot, error, expects_read_only=self._read_only)
-        if isinstance(error, CommitUnknownError):
-            self.failure = Failure.OTHER  # never to be run again
+        self.failure = self._lender.release(self._slot, error, is_read_only=self._read_only)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
-
 from lambda_dbconn._typing import TYPE_CHECKING, overload
 from lambda_dbconn.manager import ConnectionManager
 from lambda_dbconn.settings import Settings
@@ -14,8 +12,7 @@ if TYPE_CHECKING:
     import psycopg
     import pymysql
 
-_managers: dict[Settings, ConnectionManager[Any]] = {}
-_making = allocate_lock()
+_managers: dict[tuple[object, ...], ConnectionManager[Any]] = {}
 
 
 @overload
@@ -46,9 +43,8 @@ def from_env(prefix: str = "DB_", *, engine: str | None = None) -> ConnectionMan
         ConfigurationError: With every fault at once, each naming its variable.
     """
     settings = Settings.from_env(prefix, engine=engine)
-    with _making:
-        for known, manager in _managers.items():
-            if known.is_same_as(settings):
-                return manager
-        manager = _managers[settings] = ConnectionManager(settings)
-        return manager
+    known = _managers.get(settings.identity)
+    if known is not None:
+        return known
+    # No lock: of two threads that get here at once both make a manager, and both return the first one's.
+    return _managers.setdefault(settings.identity, ConnectionManager(settings))

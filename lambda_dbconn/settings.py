@@ -218,9 +218,15 @@ class Settings(Value):
         """Return how the user knows this field: its variable, or the argument's name."""
         return _label(field, self.prefix)
 
-    def is_same_as(self, other: Settings) -> bool:
-        """Say whether both lead to the same connection, whatever the prefix of their variables."""
-        return {**self.__dict__, "prefix": None} == {**other.__dict__, "prefix": None}
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What makes two settings lead to the same connection: everything but the variables' prefix."""
+        return tuple(value for field, value in self.__dict__.items() if field != "prefix")
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether writes are bound to be refused here: that then says nothing about a failover."""
+        return self.host == self.reader_host or self.endpoint.is_read_only
 
     @property
     def endpoint(self) -> Endpoint:

@@ -220,18 +220,24 @@ class MysqlDriver:
 
 def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLContext | None) -> Connection:
     """Construct the connection object; the password is in no variable here: a traceback may show locals."""
-    return Connection(
-        host=settings.host,
-        port=settings.port,
-        user=credentials.user,
-        password=credentials.password.reveal() if credentials.password else "",
-        database=settings.name,
-        autocommit=True,
-        program_name="lambda_dbconn",
-        ssl=context,
-        ssl_disabled=context is None,
-        defer_connect=True,
-    )
+    try:
+        return Connection(
+            host=settings.host,
+            port=settings.port,
+            user=credentials.user,
+            password=credentials.password.reveal() if credentials.password else "",
+            database=settings.name,
+            autocommit=True,
+            program_name="lambda_dbconn",
+            ssl=context,
+            ssl_disabled=context is None,
+            defer_connect=True,
+        )
+    except UnicodeEncodeError:  # it holds the password: not even as a cause
+        raise ConfigurationError(
+            "the password has a character outside Latin-1, which PyMySQL cannot send",
+            remedy="Change the password to one of Latin-1 characters.",
+        ) from None
 
 
 def _tcp(address: str, port: int, timeout_s: float) -> socket.socket:

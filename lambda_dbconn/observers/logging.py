@@ -24,7 +24,6 @@ _LEVELS: dict[type[Event], int] = {
     ConnectionOpened: _INFO,
     PingFailed: _INFO,
     ConnectFailed: _WARNING,
-    TransactionRolledBack: _WARNING,
 }
 
 
@@ -40,6 +39,8 @@ class LoggingObserver:
     def on_event(self, event: Event) -> None:
         """Log one event."""
         level = _LEVELS.get(type(event), _DEBUG)
+        if isinstance(event, TransactionRolledBack) and event.is_left_open:
+            level = _WARNING
         if level < _WARNING and "logging" not in sys.modules:
             return  # nobody can have asked for it, and the import would cost a cold start 5 ms
         import logging

@@ -1,0 +1,29 @@
+# Two commands, each alone in an empty checkout: `make demo` and `make test`. The rest is for daily work.
+.PHONY: demo test unit lint bench clean
+
+PREPARE = python3 .ci/prepare.py
+
+demo:  ## A handler under the real Lambda runtime client, with and without the library, through freezes and restarts
+	@$(PREPARE) environment .venv '.[demo]'
+	@.venv/bin/python -m examples.demo
+
+test:  ## Lint, typing, unit, integration and adversity tests, on every Python from 3.11 up that is here
+	@$(PREPARE) servers
+	@$(PREPARE) environment .venv tox
+	@.venv/bin/python .ci/test.py
+
+unit:  ## The quick loop: unit tests on one Python, from the working tree
+	@$(PREPARE) environment .venv -e '.[all,demo]' --group test
+	@.venv/bin/python -m pytest tests/unit -q
+
+lint:  ## Lint and typing only
+	@$(PREPARE) environment .venv tox
+	@.venv/bin/python -m tox run -e lint,typing
+
+bench:  ## What a borrow and a cold start cost, as ratios against the bare driver
+	@$(PREPARE) servers
+	@$(PREPARE) environment .venv -e '.[all,demo]'
+	@.venv/bin/python -m benchmarks
+
+clean:  ## Remove what the other commands made
+	rm -rf .venv .tox .cache build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
