@@ -1,0 +1,1 @@
+"""Real servers, faults, and a local Lambda runtime, for testing functions that use this library."""
