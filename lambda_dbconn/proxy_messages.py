@@ -39,6 +39,7 @@ _WRONG_CA = "Check that SSLROOTCERT holds the authority that signed the server's
 _WRONG_NAME = (
     "Connect by a name that the certificate contains: an alias cannot be used with a proxy or RDS host directly."
 )
+_OTHER_ENGINE = "Check ENGINE and PORT: what answers there is not PostgreSQL."
 _UNREACHABLE = "Check that the server is up and listening, and that HOST and PORT are right."
 
 
@@ -47,7 +48,7 @@ _UNREACHABLE = "Check that the server is up and listening, and that HOST and POR
 _ROWS: tuple[tuple[str, int, str, type[LambdaDbConnError], bool, str], ...] = (
     # RDS Proxy, PostgreSQL
     ("postgresql", 0, "allowed only with ssl connections", TlsError, False, _NEED_TLS),
-    ("", 3159, "requires tls connections", TlsError, False, _NEED_TLS),
+    ("", 0, "requires tls connections", TlsError, False, _NEED_TLS),
     ("postgresql", 0, "has no credentials for the role", AuthenticationError, False, _REGISTER),
     ("postgresql", 0, "rds supports only iam, md5, or scram", AuthenticationError, False, _AUTH_MODE),
     ("postgresql", 0, "a user name is missing", ConfigurationError, False, "Set USER."),
@@ -93,16 +94,17 @@ _ROWS: tuple[tuple[str, int, str, type[LambdaDbConnError], bool, str], ...] = (
         False,
         "Allow this user and address in pg_hba.conf.",
     ),
+    ("postgresql", 0, "too many connections for", ProxyBusyError, True, _CAPACITY),
     ("postgresql", 0, 'role "', AuthenticationError, False, AuthenticationError.remedy),
     ("postgresql", 0, 'database "', ConnectError, False, _DATABASE),
     ("postgresql", 0, "the database system is", ConnectError, True, _STARTING),
     ("postgresql", 0, "terminating connection", ConnectError, True, _STARTING),
     ("postgresql", 0, "too many clients already", ProxyBusyError, True, _CAPACITY),
-    ("postgresql", 0, "too many connections for", ProxyBusyError, True, _CAPACITY),
     ("postgresql", 0, "remaining connection slots are reserved", ProxyBusyError, True, _CAPACITY),
     ("postgresql", 0, "does not support ssl", TlsError, False, _NO_TLS_SERVER),
     ("postgresql", 0, "does not match host name", TlsError, False, _WRONG_NAME),
     ("postgresql", 0, "could not read root certificate", ConfigurationError, False, "Check SSLROOTCERT."),
+    ("postgresql", 0, "invalid response to ssl negotiation", ConnectError, False, _OTHER_ENGINE),
     ("postgresql", 0, "certificate verify failed", TlsError, False, _WRONG_CA),
     ("postgresql", 0, "ssl error", TlsError, False, TlsError.remedy),
     # MySQL and MariaDB
