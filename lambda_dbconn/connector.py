@@ -116,5 +116,6 @@ class Connector(Generic[C]):
         try:
             return retrying(try_once), attempt
         except ConnectError as error:
-            error.message += f" ({attempt} tries)"
+            if attempt > 1:
+                error.message += f" ({attempt} tries)"
             raise

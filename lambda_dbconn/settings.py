@@ -18,6 +18,7 @@ PORTS = {"postgresql": 5432, "mysql": 3306}
 
 _DEFAULT_PREFIX = "DB_"
 _SCHEMES = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
+_NOT_YET = ("ON_PIN",)
 _MISTAKEN_NAMES = {
     "HOSTNAME": "HOST",
     "ENDPOINT": "HOST",
@@ -257,9 +258,12 @@ def _read(field: str, text: str, label: str, values: dict[str, Any], faults: dic
     """Put the value read from `text` into `values`, or what is wrong with it into `faults`."""
     accepts = _FIELDS[field]
     try:
-        values[field] = accepts.read(text)
+        value = values[field] = accepts.read(text)
     except ValueError:
         faults[field] = _fault(label, text, accepts)
+    else:
+        if not accepts.is_good(value):
+            faults[field] = _fault(label, value, accepts)
 
 
 def _read_url(url: str, variable: str, faults: dict[str, str]) -> dict[str, Any]:
@@ -277,6 +281,9 @@ def _read_url(url: str, variable: str, faults: dict[str, str]) -> dict[str, Any]
     engine = _SCHEMES.get(parts.scheme.partition("+")[0])
     if engine is None:
         faults["url"] = f"{form}; accepted engines: {', '.join(_SCHEMES)}"
+        return values
+    if "://" not in url or "@" in parts.path + parts.query + parts.fragment:  # the password spilt into the rest
+        faults["url"] = f"{form}; in user, password and after the host, / ? # @ are written %2F %3F %23 %40"
         return values
     found = {
         "engine": engine,
@@ -330,7 +337,7 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for field, accepts in _FIELDS.items():
         value = values.get(field, getattr(Settings, field, None))
         if value is None:
-            if field in _REQUIRED and not (field == "port" and values.get("engine") is None):
+            if field in _REQUIRED and (field != "port" or _FIELDS["engine"].is_good(values.get("engine"))):
                 yield field, f"{_label(field, prefix)} is not set; accepted: {accepts.words}"
         elif not accepts.is_good(value):
             yield field, _fault(_label(field, prefix), value, accepts)
@@ -350,7 +357,8 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _fault(label: str, value: object, accepts: _Accepts) -> str:
     longest = 60
-    shown = "not acceptable" if isinstance(value, Secret) else repr(value)
+    may_hold_password = accepts is _FIELDS["password"] or "@" in str(value)  # a URL in the wrong variable
+    shown = "not acceptable" if may_hold_password else repr(value)
     return f"{label} is {shown[:longest] + '…' if len(shown) > longest else shown}; accepted: {accepts.words}"
 
 
@@ -365,6 +373,9 @@ def _misspelt(unknown: dict[str, str], prefix: str) -> dict[str, str]:
     """Warn of variables that look like a misspelling; return which variable may be meant for which field."""
     meant: dict[str, str] = {}
     for suffix in unknown:
+        if suffix in _NOT_YET:
+            _warn(f"{prefix}{suffix} has no effect in this version of lambda_dbconn")
+            continue
         name = _MISTAKEN_NAMES.get(suffix)
         if name is None:
             from difflib import get_close_matches

@@ -113,7 +113,7 @@ class MysqlDriver:
             connection.limit(limit_s)
             try:
                 connection.connect(_tcp(address, settings.port, limit_s))
-            except (pymysql.Error, OSError, RuntimeError, UnicodeError) as exc:
+            except Exception as exc:  # noqa: BLE001 - what PyMySQL cannot read it meets with ValueError, IndexError…
                 number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
                 text = str(exc.args[1]) if number and len(exc.args) > 1 else str(exc)
                 raise connect_error("mysql", where, text, number=number) from exc.with_traceback(None)
@@ -144,17 +144,18 @@ class MysqlDriver:
         """Trust the last known status when it is clean; else refresh it with a ping, and put right what is not."""
         if not connection.open or _has_unread_rows(connection):
             return SessionState.UNUSABLE
-        if connection.server_status & _STATE_BITS == _CLEAN and connection.isolation is None:
-            return SessionState.CLEAN
-        self.ping(connection, timeout_s=timeout_s)
-        if connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
-            return SessionState.IN_TRANSACTION
-        connection.limit(timeout_s)
-        connection.autocommit(True)  # noqa: FBT003 - PyMySQL's signature
+        if connection.server_status & _STATE_BITS != _CLEAN:
+            self.ping(connection, timeout_s=timeout_s)
+            if connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+                return SessionState.IN_TRANSACTION
+            connection.limit(timeout_s)
+            connection.autocommit(True)  # noqa: FBT003 - PyMySQL's signature
+            connection.limit(None)
         if connection.isolation is not None:
+            connection.limit(timeout_s)
             _set_isolation(connection, connection.isolation)
+            connection.limit(None)
             connection.isolation = None
-        connection.limit(None)
         return SessionState.CLEAN
 
     def begin(self, connection: Connection, *, read_only: bool, isolation: str | None) -> None:
@@ -187,6 +188,8 @@ class MysqlDriver:
     def close(self, connection: Connection) -> None:
         """Say goodbye if the socket takes it at once, and close."""
         connection.limit(_GOODBYE_LIMIT_S)
+        if _has_unread_rows(connection):
+            connection._result.unbuffered_active = False  # noqa: SLF001 - else its destructor reads a closed socket
         if connection.open:
             connection.close()
 

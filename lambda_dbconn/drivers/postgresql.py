@@ -37,8 +37,10 @@ _IDLE = pq.TransactionStatus.IDLE
 _IN_TRANSACTION = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
 _MOST_READS = 1000  # of a session that talks without end: more than that is left to the ping
 
-# Never to be answered with the password in clear, should someone speak for the server before TLS is verified.
-_AUTH_METHODS = "scram-sha-256,md5,none"
+# What may be answered to a server's demand: a password never in clear, a token (which is sent so) to nothing else.
+_METHODS_FOR_PASSWORDS = "scram-sha-256,md5,none"
+_METHODS_FOR_TOKENS = "password"
+_LIBPQ_18 = 180000
 _LOST_STATES = frozenset(("57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"))
 _CONFLICT_STATES = frozenset(("40001", "40P01"))
 
@@ -148,10 +150,12 @@ def _start(settings: Settings, credentials: Credentials, trust: Trust, address: 
         "tcp_user_timeout": addresses.UNACKNOWLEDGED_LIMIT_MS,
         "sslmode": "verify-full" if trust.is_verified else "disable",
     }
+    if pq.version() >= _LIBPQ_18:
+        parameters["max_protocol_version"] = "3.0"  # all that RDS Proxy speaks; libpq 19 is to ask for more by itself
     if trust.is_verified:
         parameters["sslrootcert"] = trust.cafile
     if credentials.password:
-        parameters["require_auth"] = _AUTH_METHODS
+        parameters["require_auth"] = _METHODS_FOR_TOKENS if settings.auth == "iam" else _METHODS_FOR_PASSWORDS
         return pq.PGconn.connect_start(make_conninfo(**parameters, password=credentials.password.reveal()).encode())
     return pq.PGconn.connect_start(make_conninfo(**parameters).encode())
 
