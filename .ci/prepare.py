@@ -53,6 +53,10 @@ def make_environment(path, requirements):
     python = os.path.join(path, "bin", "python")
     if _version(python) is None:
         _create_environment(path)
+    print(
+        "Installing %s into %s" % (", ".join(name for name in requirements if not name.startswith("-")), path),
+        flush=True,
+    )
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.check_call(install + ["pip>=25.1"])  # the first that knows dependency groups
     subprocess.check_call(install + requirements)

@@ -1,0 +1,1 @@
+"""Code that shows the library at work; documentation takes its snippets from here."""
