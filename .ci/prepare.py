@@ -104,9 +104,10 @@ def install_packages(packages):
         )
     # RUNLEVEL=1: the tests start servers of their own, the packages' services need not run.
     settings = ["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"]
-    if subprocess.call(root + [apt_get, "update", "-qq"]) != 0:
+    if subprocess.call(root + [apt_get, "update", "-qq"], stdout=subprocess.DEVNULL) != 0:
         print("apt-get update failed; trying with the lists that are there.")
-    subprocess.check_call(root + settings + [apt_get, "install", "-y", "-qq", "--no-install-recommends"] + packages)
+    install = [apt_get, "install", "-y", "-qq", "--no-install-recommends"]
+    subprocess.check_call(root + settings + install + packages, stdout=subprocess.DEVNULL)
 
 
 def main(arguments):

