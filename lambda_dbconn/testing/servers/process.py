@@ -67,8 +67,10 @@ def hand_over(directory: Path) -> None:
 
 
 @cache
-def within_reach(folder: Path, program: str) -> Path:
-    """Return a folder of programs that the servers' account can run: `folder`, or a copy of the tree it is in.
+def within_reach(folder: Path, program: str, *, trees: tuple[Path, ...]) -> Path:
+    """Return a folder of programs that the servers' account can run: `folder`, or the same in a copy of `trees`.
+
+    The trees lie side by side, and `folder` in one of them: programs find their libraries by relative paths.
 
     A virtual environment below root's home cannot be entered by the account that stands in for root where user
     namespaces are forbidden, in most containers; and folder modes are not ours to change.
@@ -87,10 +89,11 @@ def within_reach(folder: Path, program: str) -> Path:
             check=True,
         )
     except (PermissionError, subprocess.CalledProcessError):
-        tree = make_temporary_directory() / folder.parent.name
-        shutil.copytree(folder.parent, tree, symlinks=True)
-        hand_over(tree.parent)
-        return tree / folder.name
+        home = make_temporary_directory()
+        for tree in trees:
+            shutil.copytree(tree, home / tree.name, symlinks=True)
+        hand_over(home)
+        return home / folder.relative_to(trees[0].parent)
     return folder
 
 
