@@ -58,6 +58,7 @@ if state != "leaving":
 @pytest.fixture
 def temporary_directory() -> Iterator[Path]:
     directory = server_process.make_temporary_directory()
+    directory.chmod(0o755)  # where root has to stand back for `nobody`, that one must get through
     yield directory
     server_process.remove_temporary_directory(directory)
 

@@ -192,6 +192,9 @@ def test_a_given_directory_keeps_its_data(
     server_class: type[LocalServer], certificates: Certificates, tmp_path: Path
 ) -> None:
     directory = tmp_path / ("a-path-too-long-for-a-socket" * 4) / "server"
+    directory.mkdir(parents=True)
+    for folder in (directory, *directory.parents[:4]):  # where root has to stand back for `nobody`, it must get through
+        folder.chmod(0o755)
     with server_class(directory=directory) as before:
         before.execute("CREATE TABLE kept (id int)")
         home = before.home
