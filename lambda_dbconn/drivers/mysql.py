@@ -3,7 +3,7 @@
 Rests on PyMySQL 1.2.4. What it is careful about (all measured, see docs):
 
 - PyMySQL's `connect_timeout` covers TCP only; greeting, TLS and login would wait for ever. Here the socket is our
-  own, handed to `connect()`, and every wait until the login is done ends at one moment.
+  own, handed to `connect()`, and is shut down when the time for the whole login is over.
 - Without options PyMySQL takes plaintext when the server has no TLS; with an `SSLContext` it must have it.
 - A server status is read from OK packets only, so an open transaction is certain only after a ping.
 """
@@ -13,6 +13,8 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from _thread import allocate_lock, start_new_thread
+from contextlib import suppress
 
 import pymysql
 from pymysql.constants import CR, SERVER_STATUS
@@ -20,11 +22,11 @@ from pymysql.constants import CR, SERVER_STATUS
 from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import addresses
 from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
-from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError
 from lambda_dbconn.proxy_messages import connect_error
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Self
 
     from lambda_dbconn.credentials import Credentials
     from lambda_dbconn.settings import Settings
@@ -65,36 +67,59 @@ _READ_ONLY_IF_SAID_SO = 1290  # any "running with the --… option" error
 
 
 class Connection(_Base):
-    """PyMySQL's connection, whose waits can be given an end.
+    """PyMySQL's connection, whose waits can be given a limit after it has been made.
 
     PyMySQL 1.2.4 compares `_read_timeout` and `_write_timeout` with the socket's before each packet; there is no
-    public way to change them after construction, so these two private names are overridden here and nowhere else.
+    public way to change them after construction, so these two private names are set here and nowhere else.
     """
 
     _sock: socket.socket
     _result: Any
+    _read_timeout: float | None
+    _write_timeout: float | None
     server_status: int
 
-    _ends_at: float | None = None
     isolation: str | None = None  # the session's own level, while another one is set
 
     def limit(self, timeout_s: float | None) -> None:
-        """Let every wait from now on end within that many seconds; None lifts the limit."""
-        self._ends_at = None if timeout_s is None else time.monotonic() + timeout_s
-
-    @property
-    def _read_timeout(self) -> float | None:
-        return None if self._ends_at is None else max(0.001, self._ends_at - time.monotonic())
-
-    @_read_timeout.setter
-    def _read_timeout(self, _value: float | None) -> None:
-        """Ignore what PyMySQL's constructor sets."""
-
-    _write_timeout = _read_timeout
+        """Let each wait from now on take that many seconds at most; None lifts the limit."""
+        self._read_timeout = self._write_timeout = timeout_s
 
     def fileno(self) -> int:
         """Return the socket's file descriptor."""
         return self._sock.fileno()
+
+
+class _Watchdog:
+    """Shuts a socket down after a time, unless called off: the one limit that holds for a whole login.
+
+    A read's own time limit begins anew with every byte, so a server that trickles would hold the login for ever.
+    The thread lives only as long as the login, and knows the socket by a duplicate: TLS takes the original away.
+    """
+
+    def __init__(self, sock: socket.socket, timeout_s: float) -> None:
+        self._sock = sock.dup()
+        self._timeout_s = max(0.001, timeout_s)
+        self._waiting = allocate_lock()
+        self._is_called_off = False
+        self.has_bitten = False
+
+    def __enter__(self) -> Self:
+        self._waiting.acquire()
+        start_new_thread(self._wait, ())
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        self._is_called_off = True
+        self._waiting.release()
+
+    def _wait(self) -> None:
+        if not self._waiting.acquire(timeout=self._timeout_s):
+            self.has_bitten = True  # said before it is done: whoever calls off too late then knows
+            if not self._is_called_off:
+                with suppress(OSError):  # it has gone by itself
+                    self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
 
 
 class MysqlDriver:
@@ -109,15 +134,23 @@ class MysqlDriver:
         context = self._context(trust.cafile) if trust.cafile is not None else None
 
         def open_one(address: str, limit_s: float) -> Connection:
+            ends_at = time.monotonic() + limit_s
             connection = _unconnected(settings, credentials, context)
-            connection.limit(limit_s)
+            watchdog = None
             try:
-                connection.connect(_tcp(address, settings.port, limit_s))
+                sock = _tcp(address, settings.port, limit_s)
+                with _Watchdog(sock, ends_at - time.monotonic()) as watchdog:
+                    connection.connect(sock)
+                if watchdog.has_bitten:
+                    raise TimeoutError
             except Exception as exc:  # noqa: BLE001 - what PyMySQL cannot read it meets with ValueError, IndexError…
+                if watchdog is not None and watchdog.has_bitten:
+                    raise ConnectTimeoutError(f"no login at {where} within {limit_s:.2f} s") from exc.with_traceback(
+                        None
+                    )
                 number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
                 text = str(exc.args[1]) if number and len(exc.args) > 1 else str(exc)
                 raise connect_error("mysql", where, text, number=number) from exc.with_traceback(None)
-            connection.limit(None)
             return connection
 
         return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
