@@ -241,7 +241,8 @@ class Lender(Generic[C]):
                 self.discard(slot, "closed")
                 slot.is_condemned = False
             del self._lent[slot.thread]
-            self._idle.append(slot)
+            # An empty one goes below those that hold a good connection, so that it is filled only when they are lent.
+            self._idle.insert(0 if slot.is_empty else len(self._idle), slot)
 
     # --- while it is lent
 

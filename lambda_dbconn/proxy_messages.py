@@ -1,7 +1,7 @@
 """What proxy and servers say when they refuse a connection, and what it means: one table.
 
 psycopg's connect errors carry no SQLSTATE and RDS Proxy says much of what it means in words only, so texts are
-matched: in lower case, apostrophes made equal (the proxy's own are typographic), anywhere in the driver's text.
+matched: in lower case, anywhere in the driver's text, and without apostrophes (the proxy's own are typographic).
 
 Sources: RDS user guide, "Troubleshooting for RDS Proxy"; PostgreSQL's and MySQL's own messages, as their servers
 sent them to the drivers in this project's tests.
@@ -154,7 +154,7 @@ def connect_error(engine: str, where: str, text: str, *, number: int = 0) -> Lam
         number: MySQL's error number, if there is one.
     """
     text = " ".join(text.split())
-    plain = text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    plain = text.lower()
     for row_engine, row_number, needle, error, is_retryable, remedy in _ROWS:
         if row_engine in ("", engine) and row_number in (0, number) and needle in plain:
             return error(f"cannot connect to {where}: {text}", remedy=remedy, retryable=is_retryable)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from lambda_dbconn.testing.servers import LocalMariaDB, ServerUnavailableError, 
 from lambda_dbconn.testing.servers.server import program_version
 from lambda_dbconn.testing.servers.templates import run_setup
 
-CACHE = Path(__file__).parents[2] / ".cache" / "mysql"
+# The variable is for test runs from a copy of the checkout.
+CACHE = Path(os.environ.get("LAMBDA_DBCONN_MYSQL_CACHE") or Path(__file__).parents[2] / ".cache" / "mysql")
 _ROOT = CACHE / "root"
 _PROGRAM = _ROOT / "usr" / "sbin" / "mysqld"
 _SUITE = "sid"

@@ -32,7 +32,7 @@ hypothesis_settings.register_profile("dev", deadline=None, max_examples=60, supp
 hypothesis_settings.register_profile(
     "ci", deadline=None, max_examples=100, derandomize=True, database=None, suppress_health_check=_RELAXED
 )
-hypothesis_settings.register_profile("thorough", deadline=None, max_examples=2000, suppress_health_check=_RELAXED)
+hypothesis_settings.register_profile("thorough", deadline=None, max_examples=1000, suppress_health_check=_RELAXED)
 hypothesis_settings.load_profile(
     os.environ.get("LAMBDA_DBCONN_HYPOTHESIS") or ("ci" if os.environ.get("CI") else "dev")
 )

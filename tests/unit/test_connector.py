@@ -107,6 +107,7 @@ def test_a_failure_that_no_repetition_mends_stops_at_once(
     with pytest.raises(type(error)) as caught:
         connector(server, observer).open(within(server))
     assert caught.value is error
+    assert "tries" not in error.message
     assert server.counts["open"] == 1
     assert server.clock.slept_s == []
     assert len(observer.of(ConnectFailed)) == 1

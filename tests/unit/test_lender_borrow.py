@@ -176,6 +176,13 @@ def test_lifetime_and_rest_are_shortened_by_five_percent_at_most(
     assert use(db) is not first
 
 
+def test_a_short_rest_limit_counts_even_where_pings_come_later(make: MakeManager, clock: FakeClock) -> None:
+    db = make(ping_idle_s=1000, max_idle_s=60)
+    first = use(db)
+    clock.advance(60)
+    assert use(db) is not first
+
+
 def test_a_notice_on_a_healthy_session_costs_a_ping_and_not_the_connection(db: Manager, server: FakeServer) -> None:
     first = use(db)
     server.notify()

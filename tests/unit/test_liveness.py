@@ -16,7 +16,10 @@ LIMITS = Limits(ping_idle_s=30, max_idle_s=1500, max_lifetime_s=82800)
 
 seconds = st.floats(0, 200_000)
 steps = st.lists(
-    st.tuples(st.sampled_from(["advance", "freeze", "freeze with the clock running", "step"]), st.floats(0, 4000)),
+    st.tuples(
+        st.sampled_from(["advance", "freeze", "freeze with the clock running", "step"]),
+        st.floats(0, 4000) | st.floats(0, 100),
+    ),
     max_size=6,
 )
 
@@ -125,4 +128,5 @@ def test_the_limits_on_age_are_jittered_and_the_one_on_pings_is_not() -> None:
     assert {limits.ping_idle_s for limits in drawn} == {30}
     assert all(950 <= limits.max_idle_s <= 1000 for limits in drawn)
     assert all(9500 <= limits.max_lifetime_s <= 10_000 for limits in drawn)
+    assert len({limits.max_idle_s for limits in drawn}) > 1
     assert len({limits.max_lifetime_s for limits in drawn}) > 1

@@ -91,6 +91,7 @@ def test_a_url_that_cannot_be_read_is_one_fault_that_names_its_variable(url: str
         "mysql://app:12?port={}@localhost/shop",
         "mysql://app:12#{}@localhost/shop",
         "mysql:app:{}@localhost/shop",
+        "mysql:app:{}",
         "mysql:/app:{}@localhost/shop",
         "mysql:///app:{}@localhost/shop",
         "oracle://app:{}@localhost/shop",

@@ -58,7 +58,10 @@ ROUNDING_S = 1e-5  # the wall clock counts from 1970
 threads = st.integers(0, THREADS - 1)
 contexts = st.none() | st.floats(-1, 6) | st.floats(0, 6).map(lambda seconds: ("context", seconds))
 durations = st.sampled_from([0.1, 20.0, 29.9, 30.0, 31.0, 150.0, 299.0, 300.0, 700.0, 1000.0]) | st.floats(0, 1200)
-runnable = st.sampled_from([Failure.CONFLICT, Failure.LOST, Failure.READ_ONLY])
+failures = st.sampled_from([Failure.CONFLICT, Failure.LOST, Failure.READ_ONLY, Failure.OTHER])
+ends = st.sampled_from(["well", "with the statement's error", "with another error"])
+drops = st.sampled_from(["hang_up", "vanish", "terminate", "notify"])
+refusals = st.sampled_from([ConnectError("restarting", retryable=True), ConnectError("no such database"), None])
 
 
 class Actor:
@@ -108,7 +111,7 @@ class Machine(RuleBasedStateMachine):
     def the_wall_clock_steps_back(self, seconds: float) -> None:
         self.clock.step_wall(-seconds)
 
-    @rule(how=st.sampled_from(["hang_up", "vanish", "terminate", "notify"]), which=st.integers(0, 1))
+    @rule(how=drops, which=st.integers(0, 1))
     def the_server_drops_or_says_something(self, how: str, which: int) -> None:
         for connection in self.server.open_connections[which : which + 1]:
             if how in ("hang_up", "vanish"):
@@ -116,10 +119,7 @@ class Machine(RuleBasedStateMachine):
             else:
                 connection.hear(b"F" if how == "terminate" else b"N")
 
-    @rule(
-        error=st.sampled_from([ConnectError("restarting", retryable=True), ConnectError("no such database"), None]),
-        takes_s=st.sampled_from([0.0, 0.0, 0.3, 60.0]),
-    )
+    @rule(error=refusals, takes_s=st.sampled_from([0.0, 0.0, 0.3, 60.0]))
     def the_server_refuses_or_recovers(self, error: ConnectError | None, takes_s: float) -> None:
         self.server.refuses_with = error
         self.server.connect_takes_s = takes_s
@@ -195,13 +195,14 @@ class Machine(RuleBasedStateMachine):
             actor.error = error
         self.server._demanded.clear()
 
-    @rule(who=threads, how=st.sampled_from(["well", "with the statement's error", "with another error"]))
+    @rule(who=threads, how=ends)
     def give_back(self, who: int, how: str) -> None:
         actor = self.actors[who]
         if actor.connection is None:
             return
         error = {"well": None, "with another error": LookupError()}.get(how, actor.error)
         connection, is_open = actor.connection, actor.connection.in_transaction and not actor.connection.closed
+        is_known = connection.closed or connection._peer.fileno() < 0  # to be lost, before anything more is sent
         before = len(self.server.committed)
         raised: Exception | None = None
         try:
@@ -212,6 +213,8 @@ class Machine(RuleBasedStateMachine):
             assert raised is None
         elif not actor.is_transaction:
             assert isinstance(raised, TransactionLeftOpenError) is is_open
+        assert not (isinstance(raised, CommitUnknownError) and is_known)
+        assert not (isinstance(raised, FakeError) and raised.kind is Failure.LOST and not is_known)
         if actor.is_transaction:
             self.check_committed(self.server.committed[before:], actor.sent, error or raised)
         self.times[connection.number] = (
@@ -234,34 +237,33 @@ class Machine(RuleBasedStateMachine):
         else:
             assert committed == []
 
-    @rule(
-        who=threads,
-        kinds=st.lists(runnable, max_size=3),
-        commit=st.none() | runnable | st.just(Failure.OTHER),
-        attempts=st.integers(1, 4),
-        context=contexts,
-    )
-    def run(self, who: int, kinds: list[Failure], commit: Failure | None, *, attempts: int, context: Any) -> None:
+    @rule(who=threads, plan=st.lists(failures, max_size=3), commit=st.none() | failures, attempts=st.integers(1, 4))
+    def run(self, who: int, plan: list[Failure], commit: Failure | None, *, attempts: int) -> None:
         actor = self.actors[who]
         statement = self.new_statement()
-        calls = []
+        calls: list[int] = []
+        is_final = False
 
         def function(connection: FakeConnection) -> None:
+            nonlocal is_final
+            assert not is_final, "run again after what must not be repeated"
             calls.append(connection.number)
             self.times.setdefault(connection.number, ((self.clock.monotonic(), self.clock.wall()),) * 2)
             connection.execute(statement)
-            if kinds:
-                raise FakeError("as drawn", kinds.pop())
-            if commit is not None and len(calls) == 1:
+            if plan:
+                kind = plan.pop(0)
+                is_final = kind is Failure.OTHER
+                raise FakeError("as drawn", kind)
+            if commit is not None:
+                is_final = commit in (Failure.OTHER, Failure.LOST)
                 self.server.demand("commit", FakeError("as drawn", commit))
 
-        given = FakeContext(self.clock, context[1]) if isinstance(context, tuple) else context
         lent = {other.connection for other in self.actors}
         try:
-            actor.do(self.db.run, function, given, attempts=attempts)
+            actor.do(self.db.run, function, attempts=attempts)
         except CommitUnknownError:
             assert self.server.committed.count(statement) <= 1
-        except (ConnectionInUseError, DeadlineExceededError, ConnectError, FakeError):
+        except (ConnectionInUseError, ConnectError, FakeError):
             assert self.server.committed.count(statement) == 0
         else:
             assert self.server.committed.count(statement) == 1
@@ -285,6 +287,33 @@ class Machine(RuleBasedStateMachine):
         assert {connection.number for connection in self.server.open_connections} <= {
             actor.connection.number for actor in held if actor.connection is not None
         }
+
+    @precondition(lambda self: self.lent() == 0)
+    @rule(is_transaction=st.booleans(), begins=st.booleans(), fails=st.booleans(), how=ends)
+    def use(self, *, is_transaction: bool, begins: bool, fails: bool, how: str) -> None:
+        self.borrow(0, is_transaction=is_transaction, context=None)
+        self.execute(0, begins=begins, fails=fails)
+        self.give_back(0, how)
+
+    @precondition(lambda self: self.lent() == 0)
+    @rule(how=drops, seconds=st.sampled_from([0.0, 1.0, 31.0]), error=refusals, is_transaction=st.booleans())
+    def misfortune_meets_a_warm_connection(
+        self, how: str, seconds: float, error: ConnectError | None, *, is_transaction: bool
+    ) -> None:
+        self.a_server_that_is_up_is_always_to_be_had()
+        self.the_server_drops_or_says_something(how, 0)
+        self.clock.freeze(seconds)
+        self.server.refuses_with = error
+        self.borrow(0, is_transaction=is_transaction, context=None)
+        self.give_back(0, "well")
+
+    @precondition(lambda self: self.lent() == 0)
+    @rule(how=drops, is_transaction=st.booleans())
+    def misfortune_meets_a_lent_connection(self, how: str, *, is_transaction: bool) -> None:
+        self.borrow(0, is_transaction=is_transaction, context=None)
+        self.execute(0, begins=False, fails=False)
+        self.the_server_drops_or_says_something(how, 0)
+        self.give_back(0, "well")
 
     @precondition(lambda self: self.lent() == 0)
     @rule()
@@ -348,4 +377,6 @@ class Machine(RuleBasedStateMachine):
 
 
 TestTheManagerUnderAnything = Machine.TestCase
-TestTheManagerUnderAnything.settings = hypothesis_settings(stateful_step_count=40)
+TestTheManagerUnderAnything.settings = hypothesis_settings(
+    max_examples=2 * hypothesis_settings().max_examples, stateful_step_count=40
+)

@@ -1,0 +1,30 @@
+"""The databases of these tests: every server there is, over TLS, through a relay that counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.database import Database, database_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(params=["postgres-tls", "mariadb-tls", "mysql-tls"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """Each server that the session shares."""
+    yield from database_of(request)
+
+
+@pytest.fixture(params=["postgres-tls"])
+def postgresql_database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """PostgreSQL only."""
+    yield from database_of(request)
+
+
+@pytest.fixture(params=["mariadb-tls", "mysql-tls"])
+def mysql_database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """MariaDB and MySQL."""
+    yield from database_of(request)
