@@ -23,7 +23,6 @@ from lambda_dbconn import (
 )
 from lambda_dbconn.drivers import addresses
 from lambda_dbconn.events import ConnectFailed
-from tests.support.clients import wait_until
 from tests.support.database import deed, do, fetch
 
 if TYPE_CHECKING:
@@ -179,14 +178,14 @@ def test_the_kernel_watches_over_the_socket(database: Database) -> None:
         assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert {
             "no delay": bool(raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)),
-            "keep-alive after, s": raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
-            "keep-alive every, s": raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+            "keepalive after, s": raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            "keepalive every, s": raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
             "keepalives": raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
             "unacknowledged for, ms": raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
         } == {
             "no delay": True,
-            "keep-alive after, s": addresses.KEEPALIVE_IDLE_S,
-            "keep-alive every, s": addresses.KEEPALIVE_INTERVAL_S,
+            "keepalive after, s": addresses.KEEPALIVE_IDLE_S,
+            "keepalive every, s": addresses.KEEPALIVE_INTERVAL_S,
             "keepalives": addresses.KEEPALIVE_COUNT,
             "unacknowledged for, ms": addresses.UNACKNOWLEDGED_LIMIT_MS,
         }
@@ -296,9 +295,8 @@ def test_a_write_in_a_read_only_transaction_says_nothing_about_the_server(databa
 
 
 def test_a_user_with_too_many_connections_is_busy(database: Database) -> None:
-    wait_until(lambda: database.server.session_count() == 0)  # those of the test before may be on their way out
-    with limited_connections(database, 1), database.manager().connection():
-        impatient = database.manager(connect_timeout_s=0.3)
+    with limited_user(database) as user, database.manager(user=user, name=None).connection():
+        impatient = database.manager(user=user, name=None, connect_timeout_s=0.3)
         with pytest.raises(ProxyBusyError) as raised, impatient.connection():
             pytest.fail("it is connected")
     assert raised.value.retryable
@@ -306,18 +304,22 @@ def test_a_user_with_too_many_connections_is_busy(database: Database) -> None:
 
 
 @contextmanager
-def limited_connections(database: Database, count: int) -> Iterator[None]:
-    """Let the application have so many connections and no more."""
-    server = database.server
+def limited_user(database: Database) -> Iterator[str]:
+    """Make a user, with the application's password, who may have one connection; a pooler may hold others."""
+    user, server = "alone", database.server
     if database.is_postgresql:
-        change, unlimited = f"ALTER ROLE {server.user} CONNECTION LIMIT ", -1
+        server.execute(f"CREATE ROLE {user} LOGIN PASSWORD '{server.password}' CONNECTION LIMIT 1")
+        server.execute(f"CREATE DATABASE {user}")
     else:
-        change, unlimited = f"ALTER USER {server.user}@'%' WITH MAX_USER_CONNECTIONS ", 0
-    server.execute(f"{change}{count}")
+        server.execute(f"CREATE USER {user}@'%' IDENTIFIED BY '{server.password}' WITH MAX_USER_CONNECTIONS 1")
     try:
-        yield
+        yield user
     finally:
-        server.execute(f"{change}{unlimited}")
+        if database.is_postgresql:
+            server.execute(f"DROP DATABASE {user} WITH (FORCE)")
+            server.execute(f"DROP ROLE {user}")
+        else:
+            server.execute(f"DROP USER {user}@'%'")
 
 
 # What errors do not tell

@@ -83,7 +83,8 @@ def test_a_run_that_ends_leaves_nothing_behind(
     wait_until(lambda: not processes_that_mention(temporary_directory))
     assert list(temporary_directory.iterdir()) == []
     assert living_processes().keys().isdisjoint(started)
-    assert orphaned_shared_memory() <= orphaned_before
+    # Another run's server, while it is being initialised, has some for a moment: what is left behind stays.
+    wait_until(lambda: orphaned_shared_memory() <= orphaned_before)
 
 
 def test_a_closed_server_leaves_nothing_even_when_it_was_killed(server_class: type[LocalServer]) -> None:
@@ -93,7 +94,7 @@ def test_a_closed_server_leaves_nothing_even_when_it_was_killed(server_class: ty
         server.kill()
     assert not home.exists()
     assert living_processes().keys().isdisjoint(tree)
-    assert orphaned_shared_memory() <= orphaned_before
+    wait_until(lambda: orphaned_shared_memory() <= orphaned_before)
 
 
 def processes_that_mention(directory: Path) -> list[int]:
