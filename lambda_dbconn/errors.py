@@ -60,6 +60,8 @@ class ConfigurationError(LambdaDbConnError, ValueError):
         faults: Every fault found, one sentence each.
     """
 
+    remedy = "Correct what is named here."
+
     def __init__(
         self,
         message: str,
@@ -75,9 +77,13 @@ class ConfigurationError(LambdaDbConnError, ValueError):
 class CredentialsError(LambdaDbConnError):
     """IAM or Secrets Manager gave no credential; `retryable` when it was throttling or an outage."""
 
+    remedy = "Check which identity the function runs with, and what it may do."
+
 
 class ConnectError(LambdaDbConnError):
     """No connection could be opened. No SQL of the caller's has been sent: always safe to repeat."""
+
+    remedy = "Check that the server is up and listening, and that HOST and PORT are right."
 
 
 class ConnectTimeoutError(ConnectError, TimeoutError):
@@ -154,6 +160,8 @@ class CommitUnknownError(LambdaDbConnError):
 
 class SessionPinnedError(LambdaDbConnError):
     """A statement would pin the session on RDS Proxy, and ON_PIN is `raise`: it was not sent."""
+
+    remedy = "Set on the role, the database or the proxy what the statement would set in the session."
 
 
 class LambdaDbConnWarning(UserWarning):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import pkgutil
 import types
 from pathlib import Path
@@ -30,6 +31,11 @@ def modules() -> set[str]:
     """Return every module's dotted path below the package, packages included."""
     found = pkgutil.walk_packages([str(PACKAGE)], prefix="")
     return {module.name for module in found}
+
+
+@pytest.mark.skipif("LAMBDA_DBCONN_TESTS_THE_WHEEL" not in os.environ, reason="this run tests the working tree")
+def test_what_is_tested_is_the_installed_wheel() -> None:
+    assert PACKAGE.parent.name == "site-packages"
 
 
 def test_what_is_exported_is_what_is_there() -> None:
