@@ -250,6 +250,11 @@ class Settings(Value):
             _warn(f"{self.variable('sslmode')} is disable: all traffic with {self.host} can be read on the way")
 
 
+def environment(name: str) -> str | None:
+    """Return one of Lambda's own variables as it is now; None when unset or empty."""
+    return os.environ.get(name) or None
+
+
 def _label(field: str, prefix: str | None) -> str:
     return field if prefix is None else prefix + field.upper()
 
