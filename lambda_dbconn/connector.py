@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
+_MOST_CREDENTIALS = 3  # what was known, what is current, what is pending
 _FIRST_BACKOFF_S = 0.05
 _LONGEST_BACKOFF_S = 1.0
 
@@ -73,13 +74,16 @@ class Connector(Generic[C]):
     def _try(self, deadline: Deadline, ends_at: float, *, attempt: int) -> C:
         """Open once; a refused credential is asked for again if there may be a newer one."""
         try:
-            credentials = self._credentials.fetch(self._settings, deadline)
-            try:
-                return self._open(credentials, ends_at)
-            except AuthenticationError:
+            for _ in range(_MOST_CREDENTIALS):
+                credentials = self._credentials.fetch(self._settings, deadline)
+                timeout_s = max(0.001, ends_at - self._clock.monotonic())
+                try:
+                    return self._driver.open(self._settings, credentials, self._trust, timeout_s=timeout_s)
+                except AuthenticationError as error:
+                    refusal = error
                 if not self._credentials.refused(credentials):
-                    raise
-            return self._open(self._credentials.fetch(self._settings, deadline), ends_at)
+                    break
+            raise refusal
         except LambdaDbConnError as error:
             self._tell(
                 ConnectFailed(
@@ -89,10 +93,6 @@ class Connector(Generic[C]):
                 )
             )
             raise
-
-    def _open(self, credentials: Credentials, ends_at: float) -> C:
-        timeout_s = max(0.001, ends_at - self._clock.monotonic())
-        return self._driver.open(self._settings, credentials, self._trust, timeout_s=timeout_s)
 
     def _try_again(self, deadline: Deadline, ends_at: float, first: ConnectError) -> tuple[C, int]:
         import tenacity  # the happy path does without

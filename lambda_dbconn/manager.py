@@ -5,7 +5,7 @@ from __future__ import annotations
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar, overload
 from lambda_dbconn.clock import SystemClock, jitter
 from lambda_dbconn.connector import Connector
-from lambda_dbconn.credentials.static import StaticProvider
+from lambda_dbconn.credentials.selection import provider_for
 from lambda_dbconn.drivers import load_driver
 from lambda_dbconn.drivers.driver import Failure, checked_isolation
 from lambda_dbconn.errors import ConfigurationError, LambdaDbConnError
@@ -65,12 +65,7 @@ class ConnectionManager(Generic[C]):
         driver: Driver[C] | None = None,
     ) -> None:
         if credentials is None:
-            if settings.auth != "password":
-                raise ConfigurationError(
-                    f"{settings.variable('auth')} is {settings.auth!r}, for which there is no credential provider yet",
-                    remedy="Pass one as the argument credentials, or set PASSWORD.",
-                )
-            credentials = StaticProvider()
+            credentials = provider_for(settings)
         self.settings = settings
         self._credentials = credentials
         self._observer: Observer = observer if observer is not None else LoggingObserver()

@@ -206,6 +206,8 @@ class Settings(Value):
             if text is not None:
                 _read(field, text, prefix + field.upper(), values, faults)
         meant = _misspelt(given, prefix)
+        if "region" not in values and variables.get("AWS_REGION"):
+            values["region"] = variables["AWS_REGION"]
         _complete(values, engine, faults)
         for field, fault in _faults(values):
             if "url" in faults and values.get(field) is None:

@@ -20,6 +20,7 @@ from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from lambda_dbconn.deadline import Deadline
     from lambda_dbconn.endpoint import Endpoint
@@ -39,9 +40,7 @@ class IamProvider:
         clock: Returns the seconds since the epoch.
     """
 
-    def __init__(
-        self, *, keys: Callable[[], AwsKeys] | None = None, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, *, keys: Callable[[], AwsKeys] | None = None, clock: Callable[[], float] = time.time) -> None:
         self._keys = keys if keys is not None else _Chain()
         self._clock = clock
 
@@ -119,7 +118,7 @@ class _Chain:
     """The function's own keys: from the environment if they are sure to be fresh there, else through botocore."""
 
     def __init__(self) -> None:
-        self._found: object = None
+        self._found: Any = None
 
     def __call__(self) -> AwsKeys:
         if not (
