@@ -13,6 +13,8 @@ else:
     class Generic:
         """Accepts a type parameter and forgets it."""
 
+        __slots__ = ()  # or the slots of every class below would be in vain
+
         def __class_getitem__(cls, _parameters):
             """Return the class itself: parameters mean something to type checkers only."""
             return cls

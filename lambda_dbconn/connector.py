@@ -22,6 +22,7 @@ C = TypeVar("C")
 _MOST_CREDENTIALS = 3  # what was known, what is current, what is pending
 _FIRST_BACKOFF_S = 0.05
 _LONGEST_BACKOFF_S = 1.0
+_SHORTEST_TRY_S = 0.1  # with less it would end in a timeout, which would hide why the tries before it failed
 
 
 class Connector(Generic[C]):
@@ -108,7 +109,7 @@ class Connector(Generic[C]):
 
         retrying = tenacity.Retrying(
             sleep=self._clock.sleep,
-            stop=lambda state: self._clock.monotonic() + state.upcoming_sleep >= ends_at,
+            stop=lambda state: self._clock.monotonic() + state.upcoming_sleep + _SHORTEST_TRY_S > ends_at,
             wait=tenacity.wait_random_exponential(multiplier=_FIRST_BACKOFF_S, max=_LONGEST_BACKOFF_S),
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, ConnectError) and error.retryable),
             reraise=True,

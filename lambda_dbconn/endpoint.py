@@ -123,6 +123,8 @@ def _checked_ipv6(host: str) -> str:
         IPv6Address(host)
     except AddressValueError:
         raise _bad_host(host) from None
+    if not _NAME_CHARACTERS.issuperset(host.lower().partition("%")[2].replace(".", "")):  # any text is a zone there
+        raise _bad_host(host)
     return host
 
 

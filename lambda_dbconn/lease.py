@@ -77,7 +77,7 @@ class Slot(Generic[C]):
         self.connection = connection
         self.poll = poller.poll
         self.limits = limits
-        self._first_loan = self.loans - 1
+        self._first_loan = self.loans
         self._opened_monotonic, self._opened_wall = clock.monotonic(), clock.wall()
         self._returned_monotonic, self._returned_wall = self._opened_monotonic, self._opened_wall
         self._rest_s = min(limits.ping_idle_s, limits.max_idle_s)

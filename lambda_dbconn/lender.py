@@ -98,9 +98,9 @@ class Lender(Generic[C]):
                 f"all {len(self._slots)} connections to {self._where} that max_connections allows are lent"
             ) from None
         slot.thread = thread
-        slot.loans += 1
         self._lent[thread] = slot
         if self._monotonic() < slot.trusted_monotonic and self._wall() < slot.trusted_wall and not slot.poll(0):
+            slot.loans += 1
             if self._tells_reuse:
                 self._reused(slot)
             return slot
@@ -109,9 +109,9 @@ class Lender(Generic[C]):
             if not self._is_good(slot, deadline):
                 self.fill(slot, deadline)
         except BaseException:
-            slot.loans -= 1
             self._take_back(slot)
             raise
+        slot.loans += 1
         return slot
 
     def _is_good(self, slot: Slot[C], deadline: Deadline) -> bool:
@@ -185,6 +185,9 @@ class Lender(Generic[C]):
         """
         if not self._is_ours(slot):
             return _OTHER
+        if slot.is_empty:  # lost at BEGIN, and no other could be had
+            self._take_back(slot)
+            return _OTHER
         state = self._state(slot)
         if state is _CLEAN and error is None and not slot.is_condemned:
             slot.returned(self._monotonic(), self._wall())
@@ -234,6 +237,9 @@ class Lender(Generic[C]):
     def _take_back(self, slot: Slot[C]) -> None:
         """Put the slot back among the idle ones, unless a fork has forgotten it."""
         if self._is_ours(slot):
+            if slot.is_condemned:  # and still here, because it was not lent after all
+                self.discard(slot, "closed")
+                slot.is_condemned = False
             del self._lent[slot.thread]
             self._idle.append(slot)
 

@@ -291,6 +291,7 @@ class TransactionLoan(Generic[C]):
                 raise
             self._lender.discard(slot, "lost")
             self._lender.fill(slot, deadline)
+            slot.loans += 1
             self._driver.begin(slot.connection, read_only=self._read_only, isolation=self._isolation)
 
     def __exit__(

@@ -48,7 +48,7 @@ class Stats(Value):
 
 
 class Recorder:
-    """Passes events on to one observer and counts them. Threads may share it; a fork's child goes on counting."""
+    """Passes events on to one observer and counts them. Threads may share it; a fork's child counts from zero."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
@@ -95,5 +95,6 @@ class Recorder:
         )
 
     def renew(self) -> None:
-        """Make a new lock: in a fork's child the old one may be held by a thread that does not exist there."""
+        """Begin anew, with a new lock: in a fork's child a thread that does not exist there may hold the old one."""
         self._counting = allocate_lock()
+        self._counts, self._replaced = {}, {}

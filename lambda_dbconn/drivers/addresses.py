@@ -16,7 +16,7 @@ T = TypeVar("T")
 KEEPALIVE_IDLE_S = 60  # well under the 350 s after which NAT gateways and interface endpoints forget a flow
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_COUNT = 3
-UNACKNOWLEDGED_LIMIT_MS = 15_000  # TCP_USER_TIMEOUT: keep-alives do not bound data in flight, this does
+UNACKNOWLEDGED_LIMIT_MS = 15_000  # TCP_USER_TIMEOUT: keepalives do not bound data in flight, this does
 
 
 def resolve(host: str, port: int) -> list[str]:

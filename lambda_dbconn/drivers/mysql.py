@@ -245,7 +245,7 @@ def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLC
 
 
 def _tcp(address: str, port: int, timeout_s: float) -> socket.socket:
-    """Open the TCP connection, with keep-alives and a bound for unacknowledged data."""
+    """Open the TCP connection, with keepalives and a bound for unacknowledged data."""
     sock = socket.create_connection((address, port), timeout_s)
     for level, name, value in (
         (socket.IPPROTO_TCP, "TCP_NODELAY", 1),

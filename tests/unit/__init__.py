@@ -1,0 +1,1 @@
+"""Sentences about each module, with fakes in the place of databases and clocks."""

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambda_dbconn import Credentials, Secret
+from lambda_dbconn.connector import Connector
+from lambda_dbconn.deadline import Deadline
+from lambda_dbconn.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectError,
+    ConnectTimeoutError,
+    CredentialsError,
+    DeadlineExceededError,
+    LambdaDbConnError,
+    TlsError,
+)
+from lambda_dbconn.events import ConnectFailed
+from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeDriver, FakeServer, RecordingObserver
+from tests.unit.conftest import CANARY, local
+
+if TYPE_CHECKING:
+    from lambda_dbconn.settings import Settings
+
+
+class Rotating:
+    """Gives one password after another; a refusal means that there may be a newer one while there are any left."""
+
+    def __init__(self, *passwords: str) -> None:
+        self.passwords = list(passwords)
+        self.fetched = 0
+        self.refusals: list[Credentials] = []
+
+    def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:
+        password = self.passwords[min(self.fetched, len(self.passwords) - 1)]
+        self.fetched += 1
+        return Credentials(user="app", password=Secret(password))
+
+    def refused(self, credentials: Credentials) -> bool:
+        self.refusals.append(credentials)
+        return self.fetched < len(self.passwords)
+
+
+class Throttled:
+    def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:
+        raise CredentialsError("throttled", retryable=True)
+
+    def refused(self, credentials: Credentials) -> bool:
+        raise AssertionError("nothing was given that could be refused")
+
+
+def connector(
+    server: FakeServer,
+    observer: RecordingObserver,
+    credentials: Rotating | Throttled | None = None,
+    *,
+    connect_timeout_s: float = 5.0,
+) -> Connector[FakeConnection]:
+    return Connector(
+        local(connect_timeout_s=connect_timeout_s),
+        driver=FakeDriver(server),
+        credentials=credentials or Rotating("good"),
+        clock=server.clock,
+        tell=observer.on_event,
+    )
+
+
+def within(server: FakeServer, seconds: float | None = None) -> Deadline:
+    return Deadline(seconds, reserve_s=0.5, clock=server.clock)
+
+
+def test_the_first_try_that_succeeds_is_the_only_one(server: FakeServer, observer: RecordingObserver) -> None:
+    connection, attempts = connector(server, observer).open(within(server))
+    assert connection is server.connections[0]
+    assert attempts == 1
+    assert observer.events == []
+    assert server.clock.slept_s == []
+
+
+def test_a_failure_that_time_may_mend_is_tried_again_after_a_pause(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    server.refuse(3)
+    connection, attempts = connector(server, observer).open(within(server))
+    assert connection is server.connections[0]
+    assert attempts == 4
+    assert len(server.clock.slept_s) == 3
+    assert observer.events == [
+        ConnectFailed(endpoint="localhost:5432", error="ConnectError: refused", attempt=attempt)
+        for attempt in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TlsError("wrong name"), ConfigurationError("no such file"), ConnectError("no such database")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_failure_that_no_repetition_mends_stops_at_once(
+    server: FakeServer, observer: RecordingObserver, error: LambdaDbConnError
+) -> None:
+    server.refuse(error=error)
+    with pytest.raises(type(error)) as caught:
+        connector(server, observer).open(within(server))
+    assert caught.value is error
+    assert server.counts["open"] == 1
+    assert server.clock.slept_s == []
+    assert len(observer.of(ConnectFailed)) == 1
+
+
+def test_a_failure_that_no_repetition_mends_ends_the_repetition_of_others(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    server.refuse(2)
+    server.refuse(error=TlsError("wrong name"))
+    with pytest.raises(TlsError, match=r"wrong name \(3 tries\)"):
+        connector(server, observer).open(within(server))
+    assert server.counts["open"] == 3
+
+
+def test_a_server_that_refuses_all_the_time_gets_tries_until_the_time_is_over(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    server.refuses_with = ConnectError("refused", retryable=True)
+    started = server.clock.monotonic()
+    with pytest.raises(ConnectError) as caught:
+        connector(server, observer).open(within(server))
+    tries = server.counts["open"]
+    assert tries > 5
+    assert caught.value.message == f"refused ({tries} tries)"
+    assert [event.attempt for event in observer.of(ConnectFailed)] == list(range(1, tries + 1))
+    assert 3.9 < server.clock.monotonic() - started < 5.0
+    assert max(server.clock.slept_s) <= 1.0
+
+
+@given(
+    connect_timeout_s=st.floats(0.1, 20),
+    remaining_s=st.none() | st.floats(0.6, 20),
+    takes_s=st.floats(0, 3),
+)
+def test_no_pause_and_no_try_lasts_beyond_the_limit(
+    connect_timeout_s: float, remaining_s: float | None, takes_s: float
+) -> None:
+    with FakeServer(FakeClock()) as server:
+        server.connect_takes_s = takes_s
+        server.refuses_with = ConnectError("refused", retryable=True)
+        started = server.clock.monotonic()
+        limit_s = min(connect_timeout_s, float("inf") if remaining_s is None else remaining_s - 0.5)
+        opening = connector(server, RecordingObserver(), connect_timeout_s=connect_timeout_s)
+        with pytest.raises(ConnectError):
+            opening.open(within(server, remaining_s))
+        assert server.clock.monotonic() - started <= limit_s + 1e-6
+        assert all(limit <= limit_s + 1e-6 for limit in server.time_limits_s)
+        assert all(
+            limit >= 0.1 - 1e-6 for limit in server.time_limits_s[1:]
+        )  # with less a try only hides the last error
+
+
+def test_the_pauses_grow_and_are_jittered_over_their_full_range(observer: RecordingObserver) -> None:
+    pauses: list[list[float]] = []
+    for _ in range(40):
+        with FakeServer() as server:
+            server.refuse(3)
+            connector(server, observer).open(within(server))
+            pauses.append(server.clock.slept_s)
+    for pause, longest_s in zip(zip(*pauses, strict=True), (0.05, 0.1, 0.2), strict=True):
+        assert max(pause) <= longest_s
+        assert min(pause) < longest_s / 2 < max(pause)
+
+
+def test_a_black_hole_costs_the_whole_limit_and_no_more(server: FakeServer, observer: RecordingObserver) -> None:
+    server.connect_takes_s = 60
+    started = server.clock.monotonic()
+    with pytest.raises(ConnectTimeoutError):
+        connector(server, observer).open(within(server))
+    assert server.clock.monotonic() - started == pytest.approx(5.0)
+    assert server.time_limits_s == [5.0]
+
+
+def test_the_time_of_the_invocation_caps_the_connect(server: FakeServer, observer: RecordingObserver) -> None:
+    connector(server, observer).open(within(server, 3.0))
+    assert server.time_limits_s == [pytest.approx(2.5)]
+
+
+def test_without_time_nothing_is_tried(server: FakeServer, observer: RecordingObserver) -> None:
+    with pytest.raises(DeadlineExceededError, match="no time left for connecting to localhost:5432"):
+        connector(server, observer).open(within(server, 0.5))
+    assert server.counts["open"] == 0
+    assert observer.events == []
+
+
+def test_a_refused_credential_is_asked_for_again_once(server: FakeServer, observer: RecordingObserver) -> None:
+    server.password = "new"
+    provider = Rotating("old", "new")
+    _, attempts = connector(server, observer, provider).open(within(server))
+    assert attempts == 1
+    assert (provider.fetched, server.counts["open"]) == (2, 2)
+    assert provider.refusals == [Credentials(user="app", password=Secret("old"))]
+    assert observer.events == []
+    assert server.clock.slept_s == []
+
+
+def test_a_second_refusal_is_final(server: FakeServer, observer: RecordingObserver) -> None:
+    server.password = "good"
+    provider = Rotating("old", CANARY, "never asked for")
+    with pytest.raises(AuthenticationError) as caught:
+        connector(server, observer, provider).open(within(server))
+    assert (provider.fetched, server.counts["open"]) == (2, 2)
+    assert [event.attempt for event in observer.events if isinstance(event, ConnectFailed)] == [1]
+    assert CANARY not in f"{caught.value!r} {caught.value} {observer.events}"
+
+
+def test_a_provider_without_another_credential_is_not_asked_again(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    server.password = "good"
+    provider = Rotating("wrong")
+    with pytest.raises(AuthenticationError):
+        connector(server, observer, provider).open(within(server))
+    assert (provider.fetched, server.counts["open"]) == (1, 1)
+
+
+def test_each_physical_connection_fetches_its_own_credential(server: FakeServer, observer: RecordingObserver) -> None:
+    server.refuse(2)
+    provider = Rotating("good")
+    opening = connector(server, observer, provider)
+    opening.open(within(server))
+    opening.open(within(server))
+    assert provider.fetched == 4
+
+
+def test_without_credentials_nothing_is_tried(server: FakeServer, observer: RecordingObserver) -> None:
+    with pytest.raises(CredentialsError, match="throttled"):
+        connector(server, observer, Throttled()).open(within(server))
+    assert server.counts["open"] == 0
+    assert [event.error for event in observer.of(ConnectFailed)] == ["CredentialsError: throttled"]
+
+
+def test_a_file_of_authorities_that_is_missing_is_found_before_anything_is_opened(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    with pytest.raises(ConfigurationError, match="sslrootcert"):
+        Connector(
+            local(sslmode="verify-full", sslrootcert="/nowhere.pem"),
+            driver=FakeDriver(server),
+            credentials=Rotating("good"),
+            clock=server.clock,
+            tell=observer.on_event,
+        )

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import pytest
+
+from lambda_dbconn.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectError,
+    ConnectTimeoutError,
+    LambdaDbConnError,
+    ProxyBusyError,
+    ProxyRefusedError,
+    TlsError,
+)
+from lambda_dbconn.proxy_messages import _ROWS, connect_error
+
+WHERE = "db.example.com:5432 as 'app', database 'shop'"
+
+# How libpq words what a server says, with and without an address, and for several addresses in turn.
+WRAPPINGS = [
+    'connection to server at "db.example.com" (10.0.0.7), port 5432 failed: FATAL:  {}\n',
+    'connection failed: connection to server at "10.0.0.7", port 5432 failed: FATAL:  {}',
+    "FATAL:  {}\nMultiple connection attempts failed. All failures were:\n- host: 'x' ...\n",
+    "{}",
+]
+
+POSTGRESQL = [
+    # RDS user guide, "Troubleshooting for RDS Proxy"
+    ("IAM authentication is allowed only with SSL connections.", TlsError, False),
+    ("IAM is allowed only with SSL connections.", TlsError, False),
+    (
+        "This RDS proxy has no credentials for the role app. Check the credentials for this role and try again.",
+        AuthenticationError,
+        False,
+    ),
+    ("RDS supports only IAM, MD5, or SCRAM authentication.", AuthenticationError, False),
+    (
+        "A user name is missing from the connection startup packet. Provide a user name for this connection.",
+        ConfigurationError,
+        False,
+    ),
+    ("This RDS Proxy requires TLS connections.", TlsError, False),
+    (
+        "Enable IAM authentication for the client connection to the proxy and try again.",
+        AuthenticationError,
+        False,
+    ),
+    (
+        "Configure IAM authentication as the DefaultAuthScheme in your proxy and try again.",
+        AuthenticationError,
+        False,
+    ),
+    (
+        "IAM authentication failed for user app. Check the IAM token for this user and try again.",
+        AuthenticationError,
+        False,
+    ),
+    (
+        "The IAM authentication failed for the role app. Check the IAM token for this role and try again.",
+        AuthenticationError,
+        False,
+    ),
+    ("The password that was provided for the role app is wrong.", AuthenticationError, False),
+    (
+        "Feature not supported: RDS Proxy supports only version 3.0 of the PostgreSQL messaging protocol.",
+        ProxyRefusedError,
+        False,
+    ),
+    (
+        "Feature not supported: RDS Proxy currently doesn't support streaming replication mode.",
+        ProxyRefusedError,
+        False,
+    ),
+    ("Feature not supported: RDS Proxy currently doesn't support the option jit.", ProxyRefusedError, False),
+    (
+        "Feature not supported: RDS Proxy currently doesn\u2019t support command-line options.",
+        ProxyRefusedError,
+        False,
+    ),
+    ("The IAM authentication failed because of too many competing requests.", ProxyBusyError, True),
+    ("The maximum number of client connections to the proxy exceeded 100.", ProxyBusyError, True),
+    ("Rate of connection to proxy exceeded 100.", ProxyBusyError, True),
+    ("Timed-out waiting to acquire database connection.", ProxyBusyError, True),
+    ('Request returned an error: database "x" does not exist.', ConnectError, False),
+    # PostgreSQL
+    ('password authentication failed for user "app"', AuthenticationError, False),
+    ('role "app" does not exist', AuthenticationError, False),
+    ('role "app" is not permitted to log in', AuthenticationError, False),
+    ('database "shop" does not exist', ConnectError, False),
+    (
+        'no pg_hba.conf entry for host "10.0.0.7", user "app", database "shop", no encryption',
+        AuthenticationError,
+        False,
+    ),
+    ("the database system is starting up", ConnectError, True),
+    ("the database system is shutting down", ConnectError, True),
+    ("the database system is in recovery mode", ConnectError, True),
+    ("terminating connection due to administrator command", ConnectError, True),
+    ("sorry, too many clients already", ProxyBusyError, True),
+    ('too many connections for role "app"', ProxyBusyError, True),
+    ('too many connections for database "shop"', ProxyBusyError, True),
+    (
+        "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+        ProxyBusyError,
+        True,
+    ),
+    # libpq
+    ("fe_sendauth: no password supplied", AuthenticationError, False),
+    (
+        'authentication method requirement "scram-sha-256,md5,none" failed: server requested a cleartext password',
+        AuthenticationError,
+        False,
+    ),
+    ("server does not support SSL, but SSL was required", TlsError, False),
+    ('server certificate for "other" does not match host name "db.example.com"', TlsError, False),
+    ("SSL error: certificate verify failed", TlsError, False),
+    ("SSL error: tlsv1 alert protocol version", TlsError, False),
+    ('could not read root certificate file "ca.pem": no certificate or crl found', ConfigurationError, False),
+    ("received invalid response to SSL negotiation: J", ConnectError, False),
+    ("Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?", ConnectError, True),
+    ("Connection reset by peer", ConnectError, True),
+    ("server closed the connection unexpectedly\n\tThis probably means the server terminated", ConnectError, True),
+    ("timeout expired", ConnectTimeoutError, True),
+    ("No route to host", ConnectError, True),
+    ("Network is unreachable", ConnectError, False),
+]
+
+MYSQL = [
+    # RDS user guide, "Troubleshooting for RDS Proxy"
+    (1040, "Connections rate limit exceeded (100)", ProxyBusyError, True),
+    (1040, "IAM authentication rate limit exceeded", ProxyBusyError, True),
+    (1040, "Number simultaneous connections exceeded (100)", ProxyBusyError, True),
+    (1045, "Access denied for user 'app'@'%' (using password: YES)", AuthenticationError, False),
+    (1105, "Unknown error", ConnectError, True),
+    (1231, "Variable ''character_set_client'' can't be set to the value of value", ProxyRefusedError, False),
+    (3159, "This RDS Proxy requires TLS connections.", TlsError, False),
+    (2026, "SSL connection error: Internal Server Error", TlsError, False),
+    (3159, "Connections using insecure transport are prohibited", TlsError, False),
+    (9501, "Timed-out waiting to acquire database connection", ProxyBusyError, True),
+    # MySQL and MariaDB
+    (1040, "Too many connections", ProxyBusyError, True),
+    (1044, "Access denied for user 'app'@'%' to database 'shop'", ConnectError, False),
+    (1049, "Unknown database 'shop'", ConnectError, False),
+    (1053, "Server shutdown in progress", ConnectError, True),
+    (1129, "Host '10.0.0.7' is blocked because of many connection errors", AuthenticationError, False),
+    (1130, "Host '10.0.0.7' is not allowed to connect to this server", AuthenticationError, False),
+    (1203, "User app already has more than 'max_user_connections' active connections", ProxyBusyError, True),
+    (1226, "User 'app' has exceeded the 'max_user_connections' resource", ProxyBusyError, True),
+    (1251, "Client does not support authentication protocol requested by server", AuthenticationError, False),
+    (1698, "Access denied for user 'root'@'localhost'", AuthenticationError, False),
+    (1820, "You must reset your password using ALTER USER", AuthenticationError, False),
+    (1862, "Your password has expired.", AuthenticationError, False),
+    # PyMySQL
+    (2026, "SSL is required but the server doesn't support it", TlsError, False),
+    (
+        2003,
+        (
+            "Can't connect to MySQL server on 'x' ([SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+            "Hostname mismatch, certificate is not valid for 'x'. (_ssl.c:1000))"
+        ),
+        TlsError,
+        False,
+    ),
+    (
+        2003,
+        (
+            "Can't connect to MySQL server on 'x' ([SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+            "IP address mismatch, certificate is not valid for '10.0.0.7'. (_ssl.c:1000))"
+        ),
+        TlsError,
+        False,
+    ),
+    (
+        2003,
+        (
+            "Can't connect to MySQL server on 'x' ([SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+            "self-signed certificate in certificate chain (_ssl.c:1000))"
+        ),
+        TlsError,
+        False,
+    ),
+    (2003, "Can't connect to MySQL server on 'x' ([SSL] record layer failure (_ssl.c:1000))", TlsError, False),
+    (2003, "Can't connect to MySQL server on 'x' (timed out)", ConnectTimeoutError, True),
+    (2013, "Lost connection to MySQL server during query (timed out)", ConnectTimeoutError, True),
+    (2013, "Lost connection to MySQL server during query", ConnectError, True),
+    (2003, "Can't connect to MySQL server on 'x' ([Errno 111] Connection refused)", ConnectError, True),
+    (2003, "Can't connect to MySQL server on 'x' ([Errno 113] No route to host)", ConnectError, True),
+]
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS, ids=["host", "address", "several", "bare"])
+@pytest.mark.parametrize(("text", "cls", "is_retryable"), POSTGRESQL, ids=lambda value: str(value)[:30])
+def test_what_postgresql_and_its_proxy_say_is_understood(
+    text: str, cls: type[LambdaDbConnError], wrapping: str, *, is_retryable: bool
+) -> None:
+    error = connect_error("postgresql", WHERE, wrapping.format(text))
+    assert type(error) is cls
+    assert error.retryable is is_retryable
+    assert error.remedy
+
+
+@pytest.mark.parametrize(("number", "text", "cls", "is_retryable"), MYSQL, ids=lambda value: str(value)[:30])
+def test_what_mysql_and_its_proxy_say_is_understood(
+    number: int, text: str, cls: type[LambdaDbConnError], *, is_retryable: bool
+) -> None:
+    error = connect_error("mysql", WHERE, text, number=number)
+    assert type(error) is cls
+    assert error.retryable is is_retryable
+    assert error.remedy
+
+
+def test_every_row_of_the_table_is_reached_by_one_of_these_texts() -> None:
+    reached = set()
+    for engine, number, text in [
+        *(("postgresql", 0, text) for text, *_ in POSTGRESQL),
+        *(("mysql", number, text) for number, text, *_ in MYSQL),
+    ]:
+        plain = text.lower().replace("\u2019", "'")
+        matching = (row for row in _ROWS if row[0] in ("", engine) and row[1] in (0, number) and row[2] in plain)
+        reached.add(_ROWS.index(next(matching)))
+    assert [row for index, row in enumerate(_ROWS) if index not in reached] == []
+
+
+def test_every_text_of_the_table_is_as_it_is_compared() -> None:
+    for engine, number, text, _, _, remedy in _ROWS:
+        assert text == text.lower()
+        assert "\u2019" not in text
+        assert text or number
+        assert engine in ("", "postgresql", "mysql")
+        assert remedy.endswith(".")
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_the_message_is_one_line_that_says_where_and_what_the_driver_said(engine: str) -> None:
+    error = connect_error(engine, WHERE, "Connection refused\n\tIs the server running?\n")
+    assert error.message == f"cannot connect to {WHERE}: Connection refused Is the server running?"
+
+
+def test_what_is_not_in_the_table_is_an_error_that_no_repetition_mends() -> None:
+    for engine, number in (("postgresql", 0), ("mysql", 4711)):
+        error = connect_error(engine, WHERE, "something new", number=number)
+        assert type(error) is ConnectError
+        assert not error.retryable
+        assert "something new" in str(error)
+
+
+def test_a_number_and_a_text_of_mysql_mean_nothing_in_postgresql() -> None:
+    assert type(connect_error("postgresql", WHERE, "access denied", number=1045)) is ConnectError
+    assert type(connect_error("mysql", WHERE, "password authentication failed")) is ConnectError

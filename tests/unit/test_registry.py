@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lambda_dbconn import ConfigurationError, ConnectionManager, from_env, manager
+from lambda_dbconn.testing.fakes import FakeDriver
+
+if TYPE_CHECKING:
+    from lambda_dbconn.testing.fakes import FakeServer
+
+LOCAL = {"ENGINE": "postgresql", "HOST": "localhost", "USER": "app", "PASSWORD": "pw", "SSLMODE": "disable"}
+
+
+@pytest.fixture(autouse=True)
+def fake_driver(environ: pytest.MonkeyPatch, server: FakeServer) -> None:
+    environ.setattr(manager, "load_driver", lambda engine: FakeDriver(server))
+    give(environ)
+
+
+def give(environ: pytest.MonkeyPatch, prefix: str = "DB_", **changes: str) -> None:
+    for name, value in {**LOCAL, **changes}.items():
+        environ.setenv(prefix + name, value)
+
+
+def test_from_env_asked_twice_gives_the_same_manager() -> None:
+    assert from_env() is from_env()
+
+
+def test_equal_settings_under_another_prefix_give_the_same_manager(environ: pytest.MonkeyPatch) -> None:
+    give(environ, "SHOP_")
+    assert from_env("SHOP_") is from_env()
+
+
+@pytest.mark.parametrize(
+    "change", [{"HOST": "127.0.0.1"}, {"USER": "root"}, {"PASSWORD": "other"}, {"MAX_IDLE_S": "60"}, {"NAME": "shop"}]
+)
+def test_different_settings_give_different_managers(environ: pytest.MonkeyPatch, change: dict[str, str]) -> None:
+    give(environ, "SHOP_", **change)
+    assert from_env("SHOP_") is not from_env()
+
+
+def test_settings_that_changed_in_between_give_another_manager(environ: pytest.MonkeyPatch) -> None:
+    before = from_env()
+    environ.setenv("DB_NAME", "shop")
+    assert from_env() is not before
+    environ.delenv("DB_NAME")
+    assert from_env() is before
+
+
+def test_the_engine_of_the_code_is_checked_and_makes_no_second_manager() -> None:
+    assert from_env(engine="postgresql") is from_env()
+    with pytest.raises(ConfigurationError, match="the code asks for 'mysql'"):
+        from_env(engine="mysql")
+
+
+def test_threads_that_ask_at_once_get_the_same_manager() -> None:
+    start = threading.Barrier(8)
+    managers = []
+
+    def ask() -> None:
+        start.wait(30)
+        managers.append(from_env())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(managers) == 8
+    assert len(set(managers)) == 1
+
+
+def test_from_env_reads_and_checks_but_opens_nothing(environ: pytest.MonkeyPatch, server: FakeServer) -> None:
+    assert isinstance(from_env(), ConnectionManager)
+    assert server.counts["open"] == 0
+    environ.setenv("DB_PORT", "x")
+    with pytest.raises(ConfigurationError, match="DB_PORT is 'x'"):
+        from_env()
+
+
+def test_two_modules_of_a_function_share_one_connection(server: FakeServer) -> None:
+    for _ in range(2):
+        with from_env().connection() as conn:
+            conn.execute("select 1")
+    assert server.counts["open"] == 1
