@@ -1,9 +1,9 @@
 """Log in with an IAM token, signed here for each physical connection.
 
 A token is valid for fifteen minutes and needed only while logging in; signing one takes a tenth of a millisecond, so
-none is kept. No SDK is imported while the environment holds the function's keys.
-Sources: RDS user guide, "IAM database authentication" and "Connecting to a database through RDS Proxy"; Lambda guide,
-"Defined runtime environment variables" and "Activating SnapStart".
+none is kept: no token outlives the keys that signed it. No SDK is imported while the environment holds the function's
+keys.
+Sources: RDS user guide, "IAM database authentication" and "Connecting to a database through RDS Proxy".
 """
 
 from __future__ import annotations
@@ -11,38 +11,43 @@ from __future__ import annotations
 import time
 
 from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.credentials import Credentials
-from lambda_dbconn.credentials.sigv4 import AwsKeys, sign_token
+from lambda_dbconn.credentials.aws_keys import FunctionKeys
+from lambda_dbconn.credentials.sigv4 import sign_token
 from lambda_dbconn.endpoint import classify
-from lambda_dbconn.errors import ConfigurationError, CredentialsError
-from lambda_dbconn.secret import Secret
+from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Iterable
 
+    from lambda_dbconn.clock import Clock
+    from lambda_dbconn.credentials.aws_keys import AwsKeys
     from lambda_dbconn.deadline import Deadline
     from lambda_dbconn.endpoint import Endpoint
     from lambda_dbconn.settings import Settings
-
-_NO_KEYS = "Run where a role gives credentials, or install boto3 (lambda-dbconn[aws]) for profiles and the like."
 
 
 class IamProvider:
     """Signs a token for each connection. Threads may share it.
 
-    The keys that sign are the environment's, or, where those may be stale (SnapStart) or are not the role's
-    (containers), what botocore's chain finds; botocore keeps them fresh, so a token never outlives its keys.
-
     Args:
-        keys: Where else the AWS keys come from; called for each connection.
-        clock: Returns the seconds since the epoch.
+        keys: Where the AWS keys come from, instead of the function's role; called for each connection.
+        names_behind: Returns the names that a host is an alias of; asked only about hosts that are not RDS's.
+        clock: Tells the time of signing.
     """
 
-    def __init__(self, *, keys: Callable[[], AwsKeys] | None = None, clock: Callable[[], float] = time.time) -> None:
-        self._keys = keys if keys is not None else _Chain()
-        self._clock = clock
+    def __init__(
+        self,
+        *,
+        keys: Callable[[], AwsKeys] | None = None,
+        names_behind: Callable[[str], Iterable[str]] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._keys = keys if keys is not None else FunctionKeys()
+        self._names_behind = names_behind if names_behind is not None else _names_behind
+        self._clock: Clock = clock if clock is not None else SystemClock()
 
     def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:  # noqa: ARG002 - nothing of ours waits
         """Return the user with a new token.
@@ -50,24 +55,28 @@ class IamProvider:
         No round trip with keys from the environment; with botocore's chain, what its source costs.
 
         Raises:
-            ConfigurationError: It is not known which host or region to sign for.
+            ConfigurationError: It is not known which host or region to sign for; or the settings do not say `iam`,
+                which is what makes sure that a token only ever goes through verified TLS.
             CredentialsError: There are no AWS keys.
         """
-        if settings.user is None:
-            raise ConfigurationError(f"{settings.variable('user')} is not set; accepted: the database user's name")
-        endpoint = signing_endpoint(settings)
-        region = endpoint.region or settings.region
+        if settings.auth != "iam":
+            raise ConfigurationError(
+                f"{settings.variable('auth')} is {settings.auth!r}, but the provider gives IAM tokens; accepted: iam"
+            )
+        endpoint = self._signing_endpoint(settings)
+        region = endpoint.region or settings.region or environment("AWS_REGION")
         if region is None:
             raise ConfigurationError(
                 f"{settings.variable('region')} is not set, and {endpoint.host} does not name its region"
             )
+        assert settings.user is not None  # noqa: S101 - settings with `iam` have one
         token = sign_token(
             host=endpoint.host,
             port=settings.port,
             user=settings.user,
             region=region,
             keys=self._keys(),
-            timestamp=time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock())),
+            timestamp=time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.wall())),
         )
         return Credentials(user=settings.user, password=token)
 
@@ -75,86 +84,37 @@ class IamProvider:
         """Say that a new token would fare no better: this one was new."""
         return False
 
+    def _signing_endpoint(self, settings: Settings) -> Endpoint:
+        """Return the endpoint whose name the token is signed for: RDS accepts no alias there.
 
-def signing_endpoint(settings: Settings) -> Endpoint:
-    """Return the endpoint whose name the token is signed for: RDS accepts no alias there.
+        That is the server's name if it is RDS's or `signing_host` says so, else the RDS name among those that the host
+        is an alias of: one DNS look-up, which no RDS host needs.
 
-    That is `signing_host`, else the host itself if RDS's, else the RDS name among the names that the host is an alias
-    of: one DNS look-up, only for a host that is not RDS's.
-
-    Raises:
-        ConfigurationError: There is no such name.
-    """
-    endpoint = classify(settings.signing_host or settings.host)
-    if endpoint.is_rds:
-        return endpoint
-    for name in _names_behind(endpoint.host):
-        try:
-            found = classify(name)
-        except ConfigurationError:
-            continue
-        if found.is_rds:
-            return found
-    if settings.signing_host is not None:
-        return endpoint  # a name that the user vouches for: a stand-in's, for example
-    raise ConfigurationError(
-        f"{settings.host} is not an RDS host, nor an alias of one: an IAM token must name the RDS host",
-        remedy=f"Set {settings.variable('signing_host')} to the proxy's, cluster's or instance's own name.",
-    )
+        Raises:
+            ConfigurationError: There is no such name.
+        """
+        endpoint = classify(settings.server_name)
+        if endpoint.is_rds or settings.signing_host is not None:
+            return endpoint
+        for name in self._names_behind(endpoint.host):
+            try:
+                found = classify(name.removesuffix("."))
+            except ConfigurationError:
+                continue
+            if found.is_rds:
+                return found
+        raise ConfigurationError(
+            f"{settings.host} is not an RDS host, nor an alias of one: an IAM token must name the RDS host",
+            remedy=f"Set {settings.variable('signing_host')} to the proxy's, cluster's or instance's own name.",
+        )
 
 
 def _names_behind(host: str) -> list[str]:
-    """Return the names that a host is an alias of, nearest first as far as the resolver tells."""
+    """Return the names that a host is an alias of, as far as the resolver tells."""
     import socket
 
     try:
         canonical, aliases, _ = socket.gethostbyname_ex(host)
-    except OSError:
+    except (OSError, UnicodeError):
         return []
     return [*aliases, canonical]
-
-
-class _Chain:
-    """The function's own keys: from the environment if they are sure to be fresh there, else through botocore."""
-
-    def __init__(self) -> None:
-        self._found: Any = None
-
-    def __call__(self) -> AwsKeys:
-        if not (
-            environment("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start"
-            or environment("AWS_CONTAINER_CREDENTIALS_FULL_URI")
-            or environment("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
-        ):
-            access_key, secret_key = environment("AWS_ACCESS_KEY_ID"), environment("AWS_SECRET_ACCESS_KEY")
-            if access_key and secret_key:
-                token = environment("AWS_SESSION_TOKEN")
-                return AwsKeys(
-                    access_key_id=access_key,
-                    secret_access_key=Secret(secret_key),
-                    session_token=Secret(token) if token else None,
-                )
-        return self._through_botocore()
-
-    def _through_botocore(self) -> AwsKeys:
-        try:
-            from botocore.exceptions import BotoCoreError
-            from botocore.session import get_session
-        except ImportError as exc:
-            raise CredentialsError(
-                "the environment holds no AWS keys that are sure to be fresh, and botocore is not installed",
-                remedy=_NO_KEYS,
-            ) from exc
-        try:
-            if self._found is None:
-                self._found = get_session().get_credentials()
-            frozen = self._found.get_frozen_credentials() if self._found is not None else None
-        except BotoCoreError as exc:
-            raise CredentialsError(f"no AWS keys: {exc}", remedy=_NO_KEYS, retryable=True) from exc
-        if frozen is None:
-            raise CredentialsError("no AWS keys are to be found", remedy=_NO_KEYS)
-        return AwsKeys(
-            access_key_id=frozen.access_key,
-            secret_access_key=Secret(frozen.secret_key),
-            session_token=Secret(frozen.token) if frozen.token else None,
-        )

@@ -1,46 +1,46 @@
-"""Where a secret's text comes from: the extension that runs beside the function, or Secrets Manager itself.
+"""`SecretSource`: where a secret's text comes from; and the one that is nearest, the extension beside the function.
 
-Sources: Secrets Manager user guide, "Use AWS Secrets Manager secrets in AWS Lambda functions" and "GetSecretValue".
+Source: Secrets Manager user guide, "Use AWS Secrets Manager secrets in AWS Lambda functions".
 """
 
 from __future__ import annotations
 
+import sys
+import time
+
 from lambda_dbconn._typing import TYPE_CHECKING, Protocol
-from lambda_dbconn.errors import CredentialsError
+from lambda_dbconn.credentials.aws_keys import FunctionKeys
+from lambda_dbconn.credentials.sigv4 import quoted
+from lambda_dbconn.errors import CredentialsError, without_frames
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+
+    from lambda_dbconn.credentials.aws_keys import AwsKeys
 
 CURRENT, PENDING = "AWSCURRENT", "AWSPENDING"
+BINARY = "is binary"
+STORE_TEXT = "Store it as text: a JSON object, as RDS does."
 
-_DEFAULT_PORT = "2773"
-_OK, _BAD_REQUEST = 200, 400
-_NO_ROUTE = "Give the function's VPC an interface endpoint for Secrets Manager, or a NAT gateway."
-_PERMISSION = "Allow the function's role secretsmanager:GetSecretValue on this secret, and kms:Decrypt on its key."
-_REMEDIES = {  # by the service's error code: remedy, and whether a later try may succeed
-    "AccessDeniedException": (_PERMISSION, False),
-    "DecryptionFailure": (
-        "Allow the function's role kms:Decrypt on the secret's key, and check that it is enabled.",
-        False,
-    ),
-    "ResourceNotFoundException": ("Check SECRET_ID, and that the secret is in this region and account.", False),
-    "InvalidRequestException": ("Check that the secret is not marked for deletion.", False),
-    "InvalidParameterException": ("Check SECRET_ID.", False),
-    "UnrecognizedClientException": ("Check the credentials that the function runs with.", False),
-    "ExpiredTokenException": ("Check the credentials that the function runs with.", True),
-    "ThrottlingException": ("Try later: Secrets Manager limits the calls per second.", True),
-    "LimitExceededException": ("Try later: Secrets Manager limits the calls per second.", True),
-    "InternalServiceError": ("Try later: the fault is Secrets Manager's.", True),
-}
+_HOST, _PORT = "localhost", "2773"
+_CONNECT_LIMIT_S = 0.2
+_OK = 200
+_LONGEST_ANSWER_BYTES = 1_000_000  # a secret has 65,536 at most
 
 
 class SecretSource(Protocol):
-    """Gives a secret's text. May block, for `timeout_s` at most; threads may call it."""
+    """Gives a secret's text. May block, for `timeout_s` at most; threads may call it.
+
+    Attributes:
+        name: For events.
+    """
+
+    name: str
 
     def read(self, secret_id: str, *, stage: str, timeout_s: float) -> Secret | None:
-        """Return the text of the version with this staging label; None when there is no such version.
+        """Return the text of the version with this staging label; None when no version has it.
 
         Raises:
             CredentialsError: It cannot be had.
@@ -50,121 +50,87 @@ class SecretSource(Protocol):
 class ExtensionSource:
     """The AWS Parameters and Secrets Lambda Extension, over loopback; it caches for up to five minutes.
 
-    Imports no SDK. `is_there` is found out by connecting: an extension listens in its own sandbox only.
+    Speaks HTTP/1.0 by itself: an HTTP client's import is half of what the library may add to a cold start.
+
+    Args:
+        keys: Gives the session token that the extension asks for: the environment's, or under SnapStart botocore's.
     """
 
-    def __init__(self, *, host: str = "localhost") -> None:
-        self._host = host
-        self._port = int(environment("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT") or _DEFAULT_PORT)
+    name = "extension"
+
+    def __init__(self, *, keys: Callable[[], AwsKeys] | None = None) -> None:
+        self._keys = keys if keys is not None else FunctionKeys()
+        self._address = _HOST, int(environment("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT") or _PORT)
 
     def is_there(self) -> bool:
-        """Say whether something listens on the extension's port, and this is Lambda."""
+        """Say whether this is Lambda, and something listens on the extension's port. Blocks for 0.2 s at most."""
         if environment("AWS_LAMBDA_RUNTIME_API") is None:
             return False
         import socket
 
         try:
-            socket.create_connection((self._host, self._port), timeout=0.2).close()
+            socket.create_connection(self._address, timeout=_CONNECT_LIMIT_S).close()
         except OSError:
             return False
         return True
 
     def read(self, secret_id: str, *, stage: str, timeout_s: float) -> Secret | None:
-        """Ask the extension: one round trip over loopback, or one to Secrets Manager when its cache is cold.
+        """Ask the extension: a round trip over loopback, and one to Secrets Manager when its cache is cold.
 
         Raises:
-            CredentialsError: It is not ready (during init), or the service refused.
+            CredentialsError: It is not ready, as during init, or could not have the secret itself.
         """
-        import http.client
-        import json
-        from urllib.parse import urlencode
-
-        query = urlencode({"secretId": secret_id, "versionStage": stage})
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+        outer = sys.exception()
         try:
-            connection.request(
-                "GET",
-                f"/secretsmanager/get?{query}",
-                headers={"X-Aws-Parameters-Secrets-Token": environment("AWS_SESSION_TOKEN") or ""},
-            )
-            response = connection.getresponse()
-            body = response.read()
+            status, text = self._ask(secret_id, stage, timeout_s)
         except OSError as exc:
-            raise CredentialsError(f"the secrets extension does not answer: {exc}", retryable=True) from exc
-        finally:
-            connection.close()
-        if response.status != _OK:
             raise CredentialsError(
-                f"the secrets extension answered {response.status} for the secret {secret_id!r}",
-                remedy=_PERMISSION,
-                retryable=response.status != _BAD_REQUEST,
+                f"the secrets extension did not answer within {timeout_s:.2f} s: {exc}", retryable=True
+            ) from without_frames(exc, outer=outer)
+        if status != _OK:
+            raise CredentialsError(
+                f"the secrets extension answered {status} for the secret {secret_id!r}",
+                remedy="Look at the extension's own lines in the function's log.",
+                retryable=True,
             )
-        return _text_of(json.loads(body), secret_id)
+        if text is None:
+            raise CredentialsError(f"the secret {secret_id!r} {BINARY}", remedy=STORE_TEXT)
+        return text
 
+    def _ask(self, secret_id: str, stage: str, timeout_s: float) -> tuple[int, Secret | None]:
+        """Return the HTTP status and the secret's text."""
+        import socket
 
-class BotocoreSource:
-    """Secrets Manager itself, through botocore: no boto3, whose import buys nothing here.
-
-    The first read imports botocore and makes a client (0.3 s cold); later ones only call.
-    """
-
-    def __init__(self, *, region: str | None, client: Any = None) -> None:
-        self._region = region
-        self._client = client
-        self._limit_s = 0.0
-
-    def read(self, secret_id: str, *, stage: str, timeout_s: float) -> Secret | None:
-        """Call GetSecretValue: one round trip.
-
-        Raises:
-            CredentialsError: It cannot be had; `retryable` for throttling, outages and missing routes.
-        """
-        try:
-            from botocore import exceptions
-        except ImportError as exc:
-            raise CredentialsError(
-                "Secrets Manager is to be asked, but botocore is not installed", remedy="Install lambda-dbconn[aws]."
-            ) from exc
-        try:
-            answer = self._connected(timeout_s).get_secret_value(SecretId=secret_id, VersionStage=stage)
-        except exceptions.ClientError as exc:
-            code = exc.response.get("Error", {}).get("Code", "")
-            if code == "ResourceNotFoundException" and stage != CURRENT:
-                return None
-            remedy, retryable = _REMEDIES.get(code, ("Look the code up in Secrets Manager's API reference.", False))
-            raise CredentialsError(
-                f"Secrets Manager refused the secret {secret_id!r}: {code}", remedy=remedy, retryable=retryable
-            ) from exc
-        except exceptions.NoCredentialsError as exc:
-            raise CredentialsError(
-                "no AWS keys to ask Secrets Manager with", remedy="Give the function a role."
-            ) from exc
-        except exceptions.BotoCoreError as exc:
-            raise CredentialsError(
-                f"Secrets Manager cannot be reached: {exc}", remedy=_NO_ROUTE, retryable=True
-            ) from exc
-        return _text_of(answer, secret_id)
-
-    def _connected(self, timeout_s: float) -> Any:
-        """Return the client; its time limits are fixed when it is made, so a shorter one needs another client."""
-        if self._client is None or 0 < timeout_s < self._limit_s:
-            from botocore.config import Config
-            from botocore.session import get_session
-
-            self._limit_s = timeout_s
-            self._client = get_session().create_client(
-                "secretsmanager",
-                region_name=self._region,
-                config=Config(connect_timeout=timeout_s, read_timeout=timeout_s, retries={"total_max_attempts": 1}),
-            )
-        return self._client
-
-
-def _text_of(answer: Any, secret_id: str) -> Secret:
-    text = answer.get("SecretString")
-    if not isinstance(text, str):
-        raise CredentialsError(
-            f"the secret {secret_id!r} is binary",
-            remedy="Store it as a JSON string, as the RDS console does.",
+        token = self._keys().session_token
+        ends_at = time.monotonic() + timeout_s
+        request = (
+            f"GET /secretsmanager/get?secretId={quoted(secret_id)}&versionStage={stage} HTTP/1.0\r\n"
+            f"Host: {_HOST}\r\nX-Aws-Parameters-Secrets-Token: {token.reveal() if token else ''}\r\n\r\n"
         )
-    return Secret(text)
+        answer = b""
+        with socket.create_connection(self._address, timeout=timeout_s) as connection:
+            connection.sendall(request.encode())
+            while len(answer) < _LONGEST_ANSWER_BYTES:
+                connection.settimeout(max(0.001, ends_at - time.monotonic()))
+                received = connection.recv(65536)
+                if not received:
+                    break
+                answer += received
+        return _status_and_text(answer)
+
+
+def _status_and_text(answer: bytes) -> tuple[int, Secret | None]:
+    """Take an HTTP answer apart; status 0 when it is none, or no JSON."""
+    import json
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.split(None, 2)
+    status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+    if status != _OK:
+        return status, None
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return 0, None
+    text = said.get("SecretString") if isinstance(said, dict) else None
+    return status, Secret(text) if isinstance(text, str) else None

@@ -2,29 +2,39 @@
 
 A rotation costs no invocation: what is refused is read anew past every cache, and in the moment in which the database
 has the new password already and the secret not yet, the version that is pending is tried.
-Sources: Secrets Manager user guide, "JSON structure of AWS Secrets Manager secrets" and "Rotation strategies".
+Sources: Secrets Manager user guide, "Lambda function rotation strategies" and "Rotation by Lambda function".
 """
 
 from __future__ import annotations
 
-import time
+from _thread import allocate_lock
 
 from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.credentials import Credentials
-from lambda_dbconn.credentials.secret_sources import CURRENT, PENDING, BotocoreSource, ExtensionSource
+from lambda_dbconn.credentials.secret_content import read_content
+from lambda_dbconn.credentials.secret_service import ServiceSource
+from lambda_dbconn.credentials.secret_sources import CURRENT, PENDING, ExtensionSource
 from lambda_dbconn.errors import CredentialsError
-from lambda_dbconn.secret import Secret
+from lambda_dbconn.events import CredentialsFailed, CredentialsFetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from lambda_dbconn.clock import Clock
+    from lambda_dbconn.credentials.secret_content import SecretContent
     from lambda_dbconn.credentials.secret_sources import SecretSource
     from lambda_dbconn.deadline import Deadline
+    from lambda_dbconn.events import Event
     from lambda_dbconn.settings import Settings
 
 READ_LIMIT_S = 2.0
 REFETCH_INTERVAL_S = 5.0
+
+# What a refusal has read, in order. The last is for a rotation that ends between the first two: its pending version
+# has become the current one, and lost the label.
+_ROUND = (CURRENT, PENDING, CURRENT)
 
 
 class SecretsManagerProvider:
@@ -35,9 +45,9 @@ class SecretsManagerProvider:
         region: Of the secret; an ARN's own region comes first.
         user_key: The secret's JSON key for the user.
         password_key: Its key for the password.
-        cached: Where to read first; by default the extension if it runs beside the function.
-        fresh: Where to read past every cache; by default Secrets Manager, through botocore.
-        clock: Returns seconds that never go back.
+        nearest: Where to read first; by default the extension, if it runs beside the function.
+        service: Where to read past every cache; by default Secrets Manager, through botocore.
+        clock: For the interval between refetches.
     """
 
     def __init__(
@@ -47,110 +57,139 @@ class SecretsManagerProvider:
         region: str | None = None,
         user_key: str = "username",
         password_key: str = "password",  # noqa: S107 - the name of a key
-        cached: SecretSource | None = None,
-        fresh: SecretSource | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        nearest: SecretSource | None = None,
+        service: SecretSource | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._secret_id = secret_id
         self._keys = user_key, password_key
-        self._fresh: SecretSource = (
-            fresh if fresh is not None else BotocoreSource(region=_region_of(secret_id) or region)
-        )
-        self._cached = cached
-        self._clock = clock
-        self._known: Credentials | None = None
-        self._last_refetch = float("-inf")
+        self._nearest = nearest
+        self._service: SecretSource = service or ServiceSource(region=_region_of(secret_id) or region)
+        self._clock: Clock = clock if clock is not None else SystemClock()
+        self._tell: Callable[[Event], None] = _ignore
+        self._reading = allocate_lock()
+        self._known: SecretContent | None = None
+        self._current: SecretContent | None = None  # the last that was labelled so; `_known` may be a pending one
+        self._refused: Credentials | None = None
+        self._unread: list[str] = []
+        self._round_began: tuple[float, float] | None = None
 
-    def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:  # noqa: ARG002 - the secret has it all
+    def listen(self, tell: Callable[[Event], None]) -> None:
+        """Tell events to this callable from now on."""
+        self._tell = tell
+
+    def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:
         """Return the secret's user and password; a read of the secret the first time, nothing afterwards.
+
+        After a refusal it is read past every cache. Should that fail, or bring nothing new, what is known is returned.
 
         Raises:
             CredentialsError: The secret cannot be had, or does not hold what it should.
             DeadlineExceededError: No time is left to read it.
         """
-        known = self._known
-        if known is None:
-            limit_s = deadline.cap_s(READ_LIMIT_S, doing=f"reading the secret {self._secret_id!r}")
-            known = self._known = self._read_cached(limit_s)
-        return known
+        return _login(self._content(settings.address, deadline))
+
+    def settings(self, deadline: Deadline) -> dict[str, Any]:
+        """Return engine, host, port and name, as far as the secret has them; what is read serves `fetch` too.
+
+        Raises:
+            CredentialsError, DeadlineExceededError: As in `fetch`.
+        """
+        return self._content("", deadline).settings()
 
     def refused(self, credentials: Credentials) -> bool:
-        """Read the secret anew, past every cache, then its pending version; say whether there is a different one.
+        """Say whether there may be others: unless the secret has been read past every cache a moment ago.
 
-        Done at most once in `REFETCH_INTERVAL_S`, so that a password that is simply wrong makes no storm.
+        That is done at most once in `REFETCH_INTERVAL_S`, so that a password that is simply wrong makes no storm.
         """
-        if credentials != self._known:
+        if self._known is None or credentials != _login(self._known):
             return True  # another thread has been here
-        if self._clock() - self._last_refetch < REFETCH_INTERVAL_S:
+        if self._interval_is_over():
+            self._round_began = self._clock.monotonic(), self._clock.wall()
+            self._unread = list(_ROUND)
+        if not self._unread:
+            self._known = self._current
             return False
-        self._last_refetch = self._clock()
-        for stage in (CURRENT, PENDING):
-            try:
-                found = self._credentials(self._fresh.read(self._secret_id, stage=stage, timeout_s=READ_LIMIT_S))
-            except CredentialsError:
-                return False  # what is known was refused and nothing else is to be had: the refusal is the error
-            if found is not None and found != credentials:
-                self._known = found
-                return True
-        return False
+        self._refused = credentials
+        return True
 
-    def _read_cached(self, limit_s: float) -> Credentials:
-        """Read where reading is cheapest: once, from the extension if it is there and ready, else from the service."""
-        source: SecretSource = self._fresh
-        if self._cached is not None:
-            source = self._cached
-        else:
-            extension = ExtensionSource()
-            if extension.is_there():
-                source = extension
+    def _interval_is_over(self) -> bool:
+        if self._round_began is None:
+            return True
+        monotonic, wall = self._round_began  # the one clock may stop in a freeze, the other may be set back
+        return max(self._clock.monotonic() - monotonic, self._clock.wall() - wall) >= REFETCH_INTERVAL_S
+
+    def _content(self, where: str, deadline: Deadline) -> SecretContent:
+        """Return what is known, reading it if need be; threads take turns, so that one reads for all."""
+        limit_s = deadline.cap_s(READ_LIMIT_S, doing=f"reading the secret {self._secret_id!r}")
+        # A turn that does not come, because a fork has lost the thread that had it, costs time and nothing else.
+        has_turn = self._reading.acquire(timeout=limit_s)
         try:
-            text = source.read(self._secret_id, stage=CURRENT, timeout_s=limit_s)
-        except CredentialsError as error:
-            if source is self._fresh or not error.retryable:
-                raise
-            text = self._fresh.read(self._secret_id, stage=CURRENT, timeout_s=limit_s)
-        found = self._credentials(text)
+            known = self._known
+            if known is None:
+                known = self._known = self._current = self._first(where, deadline)
+            elif self._unread and _login(known) == self._refused:
+                known = self._known = self._another(known, where, deadline)
+            return known
+        finally:
+            if has_turn:
+                self._reading.release()
+
+    def _first(self, where: str, deadline: Deadline) -> SecretContent:
+        """Read where reading is cheapest: from the extension if it is there and ready, else from the service."""
+        nearest = self._nearest
+        if nearest is None:
+            extension = ExtensionSource()
+            nearest = extension if extension.is_there() else None
+        if nearest is not None:
+            try:
+                found = self._read(nearest, CURRENT, where, deadline)
+            except CredentialsError as error:
+                self._failed(nearest, CURRENT, error, where, instead=self._service.name)
+            else:
+                if found is not None:
+                    return found
+        found = self._read(self._service, CURRENT, where, deadline)
         if found is None:
             raise CredentialsError(
-                f"the secret {self._secret_id!r} has no current version", remedy="Put a value into it."
+                f"the secret {self._secret_id!r} has no current version", remedy="Put a value into the secret."
             )
         return found
 
-    def _credentials(self, text: Secret | None) -> Credentials | None:
-        """Take user and password out of the secret's JSON; no message shows any of it."""
+    def _another(self, known: SecretContent, where: str, deadline: Deadline) -> SecretContent:
+        """Read what has not been read since the refusal, until something differs from what was refused."""
+        while self._unread:
+            stage = self._unread.pop(0)
+            try:
+                found = self._read(self._service, stage, where, deadline)
+            except CredentialsError as error:
+                self._unread.clear()
+                self._failed(self._service, stage, error, where, instead="cached")
+                break
+            if found is not None and stage == CURRENT:
+                self._current = found
+            if found is not None and _login(found) != self._refused:
+                return found
+        return known
+
+    def _read(self, source: SecretSource, stage: str, where: str, deadline: Deadline) -> SecretContent | None:
+        limit_s = deadline.cap_s(READ_LIMIT_S, doing=f"reading the secret {self._secret_id!r}")
+        text = source.read(self._secret_id, stage=stage, timeout_s=limit_s)
         if text is None:
             return None
-        content = parse(text, self._secret_id)
-        values = []
-        for key in self._keys:
-            value = content.get(key)
-            if not isinstance(value, str) or not value:
-                raise CredentialsError(
-                    f"the secret {self._secret_id!r} has no text under the key {key!r}",
-                    remedy="Store it as RDS does: a JSON object with username and password.",
-                )
-            values.append(value)
-        return Credentials(user=values[0], password=Secret(values[1]))
+        user_key, password_key = self._keys
+        content = read_content(text, secret_id=self._secret_id, user_key=user_key, password_key=password_key)
+        self._tell(CredentialsFetched(endpoint=where, source=source.name, stage=stage))
+        return content
 
-
-def parse(text: Secret, secret_id: str) -> dict[str, Any]:
-    """Return the secret's JSON object.
-
-    Raises:
-        CredentialsError: It is something else; the message shows none of it.
-    """
-    import json
-
-    try:
-        content = json.loads(text.reveal())
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise CredentialsError(
-            f"the secret {secret_id!r} is not a JSON object",
-            remedy="Store it as RDS does: a JSON object with username and password.",
+    def _failed(self, source: SecretSource, stage: str, error: CredentialsError, where: str, *, instead: str) -> None:
+        self._tell(
+            CredentialsFailed(endpoint=where, source=source.name, stage=stage, error=error.message, instead=instead)
         )
-    return content
+
+
+def _login(content: SecretContent) -> Credentials:
+    return Credentials(user=content.user, password=content.password)
 
 
 def _region_of(secret_id: str) -> str | None:
@@ -158,3 +197,7 @@ def _region_of(secret_id: str) -> str | None:
     parts = secret_id.split(":")
     region = 3
     return parts[region] or None if parts[0] == "arn" and len(parts) > region else None
+
+
+def _ignore(_event: Event) -> None:
+    """Be nobody who wants to know."""
