@@ -8,6 +8,7 @@ from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.endpoint import Endpoint, classify
 from lambda_dbconn.errors import ConfigurationError, LambdaDbConnWarning
 from lambda_dbconn.secret import Secret
+from lambda_dbconn.spelling import misspelt
 from lambda_dbconn.value import Value
 
 if TYPE_CHECKING:
@@ -18,29 +19,6 @@ PORTS = {"postgresql": 5432, "mysql": 3306}
 
 _DEFAULT_PREFIX = "DB_"
 _SCHEMES = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
-_NOT_YET = ("ON_PIN",)
-_MISTAKEN_NAMES = {
-    "HOSTNAME": "HOST",
-    "ENDPOINT": "HOST",
-    "ADDRESS": "HOST",
-    "SERVER": "HOST",
-    "DATABASE": "NAME",
-    "DBNAME": "NAME",
-    "SCHEMA": "NAME",
-    "USERNAME": "USER",
-    "LOGIN": "USER",
-    "PASS": "PASSWORD",
-    "PASSWD": "PASSWORD",
-    "PWD": "PASSWORD",
-    "SECRET": "SECRET_ID",
-    "SECRET_ARN": "SECRET_ID",
-    "SECRET_NAME": "SECRET_ID",
-    "SSL": "SSLMODE",
-    "SSL_MODE": "SSLMODE",
-    "SSL_CA": "SSLROOTCERT",
-    "TIMEOUT": "CONNECT_TIMEOUT_S",
-    "POOL_SIZE": "MAX_CONNECTIONS",
-}
 
 
 class _Accepts(Value):
@@ -131,7 +109,8 @@ class Settings(Value):
         auth: `iam`, `secret` or `password`.
         secret_id: Name or ARN of the Secrets Manager secret.
         password: For development.
-        signing_host: The RDS name that an IAM token is signed for, where `host` is an alias or a tunnel.
+        signing_host: The server's own name, where `host` is an alias or a tunnel: what an IAM token is signed for and
+            what the server's certificate must name.
         region: AWS region; by default the host name's.
         sslrootcert: Path of a PEM file with the authorities to trust.
         sslmode: `verify-full`, or `disable` for a host that is not RDS's.
@@ -172,6 +151,7 @@ class Settings(Value):
         *,
         engine: str | None = None,
         environ: Mapping[str, str] | None = None,
+        read_secret: Callable[[str, str | None], Mapping[str, Any]] | None = None,
     ) -> Settings:
         """Read and check the variables that begin with `prefix`. An empty variable counts as unset.
 
@@ -181,6 +161,8 @@ class Settings(Value):
             prefix: Letters, digits and underscores.
             engine: What the caller's code is written for; a variable that contradicts it is a fault.
             environ: Instead of `os.environ`.
+            read_secret: Called with `secret_id` and `region` when the login is by secret and engine, host or name is
+                not set; returns what the secret says of these and of `port`.
 
         Raises:
             ConfigurationError: With every fault at once, each naming its variable.
@@ -205,10 +187,11 @@ class Settings(Value):
             text = given.pop(field.upper(), None)
             if text is not None:
                 _read(field, text, prefix + field.upper(), values, faults)
-        meant = _misspelt(given, prefix)
-        if "region" not in values and variables.get("AWS_REGION"):
-            values["region"] = variables["AWS_REGION"]
-        _complete(values, engine, faults)
+        meant = misspelt(given, prefix, tuple(_FIELDS))
+        _name_engine(values, engine, faults)
+        if read_secret is not None and not faults:
+            _ask_secret(values, read_secret)
+        _complete(values, faults)
         for field, fault in _faults(values):
             if "url" in faults and values.get(field) is None:
                 continue  # the URL may have said it
@@ -235,6 +218,11 @@ class Settings(Value):
     def endpoint(self) -> Endpoint:
         """The host, classified."""
         return classify(self.host)
+
+    @property
+    def server_name(self) -> str:
+        """What the server's certificate must be for, and what a token is signed for: `signing_host`, else `host`."""
+        return self.signing_host or self.host
 
     @property
     def address(self) -> str:
@@ -316,8 +304,8 @@ def _with_case(hostname: str, netloc: str) -> str:
     return netloc[start : start + len(hostname)]
 
 
-def _complete(values: dict[str, Any], engine: str | None, faults: dict[str, str]) -> None:
-    """Fill in what follows from the rest: engine from port, port from engine, how to log in."""
+def _name_engine(values: dict[str, Any], engine: str | None, faults: dict[str, str]) -> None:
+    """Take the engine from the code, or from the port."""
     if engine is not None:
         said = values.get("engine", engine)
         if said != engine:
@@ -329,12 +317,28 @@ def _complete(values: dict[str, Any], engine: str | None, faults: dict[str, str]
         by_port = {port: name for name, port in PORTS.items()}
         if values.get("port") in by_port:
             values["engine"] = by_port[values["port"]]
+
+
+def _ask_secret(values: dict[str, Any], read_secret: Callable[[str, str | None], Mapping[str, Any]]) -> None:
+    """Let the secret fill in what is not set. Its port is its host's: an endpoint that is set has a port of its own."""
+    is_login = values.get("auth", "secret") == "secret" and "secret_id" in values
+    if not is_login or all(field in values for field in ("engine", "host", "name")):
+        return
+    said = dict(read_secret(values["secret_id"], values.get("region")))
+    if "host" in values:
+        said.pop("port", None)
+    values |= {field: value for field, value in said.items() if field not in values}
+
+
+def _complete(values: dict[str, Any], faults: dict[str, str]) -> None:
+    """Fill in what follows from the rest: port from engine, how to log in."""
     if "port" not in values and "port" not in faults and values.get("engine") in PORTS:
         values["port"] = PORTS[values["engine"]]
     if "auth" not in values and "auth" not in faults:
+        server_name = values.get("signing_host") or values.get("host", "")
         if "secret_id" in values:
             values["auth"] = "secret"
-        elif "password" not in values and _is_host(values.get("host")) and classify(values["host"]).is_rds:
+        elif "password" not in values and _is_host(server_name) and classify(server_name).is_rds:
             values["auth"] = "iam"
 
 
@@ -354,7 +358,7 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if auth == "secret" and values.get("secret_id") is None:
         yield "secret_id", f"{_label('secret_id', prefix)} is not set, but {_label('auth', prefix)} is secret"
     if values.get("sslmode") == "disable":
-        hosts = [values[field] for field in ("host", "reader_host") if _is_host(values.get(field))]
+        hosts = [values[field] for field in ("host", "reader_host", "signing_host") if _is_host(values.get(field))]
         if auth == "iam" or any(classify(host).is_rds for host in hosts):
             yield (
                 "sslmode",
@@ -374,25 +378,6 @@ def _report(faults: dict[str, str]) -> ConfigurationError:
     if len(lines) == 1:
         return ConfigurationError(lines[0], faults=lines)
     return ConfigurationError("\n  - ".join([f"{len(lines)} settings are not right:", *lines]), faults=lines)
-
-
-def _misspelt(unknown: dict[str, str], prefix: str) -> dict[str, str]:
-    """Warn of variables that look like a misspelling; return which variable may be meant for which field."""
-    meant: dict[str, str] = {}
-    for suffix in unknown:
-        if suffix in _NOT_YET:
-            _warn(f"{prefix}{suffix} has no effect in this version of lambda_dbconn")
-            continue
-        name = _MISTAKEN_NAMES.get(suffix)
-        if name is None:
-            from difflib import get_close_matches
-
-            close = get_close_matches(suffix, [field.upper() for field in _FIELDS], n=1, cutoff=0.8)
-            name = close[0] if close else None
-        if name is not None:
-            meant[name.lower()] = prefix + suffix
-            _warn(f"{prefix}{suffix} is not a setting of lambda_dbconn: is {prefix}{name} meant?")
-    return meant
 
 
 def _warn(message: str) -> None:

@@ -69,7 +69,6 @@ class SecretsManagerProvider:
         self._tell: Callable[[Event], None] = _ignore
         self._reading = allocate_lock()
         self._known: SecretContent | None = None
-        self._current: SecretContent | None = None  # the last that was labelled so; `_known` may be a pending one
         self._refused: Credentials | None = None
         self._unread: list[str] = []
         self._round_began: tuple[float, float] | None = None
@@ -107,11 +106,8 @@ class SecretsManagerProvider:
         if self._interval_is_over():
             self._round_began = self._clock.monotonic(), self._clock.wall()
             self._unread = list(_ROUND)
-        if not self._unread:
-            self._known = self._current
-            return False
         self._refused = credentials
-        return True
+        return bool(self._unread)
 
     def _interval_is_over(self) -> bool:
         if self._round_began is None:
@@ -127,7 +123,7 @@ class SecretsManagerProvider:
         try:
             known = self._known
             if known is None:
-                known = self._known = self._current = self._first(where, deadline)
+                known = self._known = self._first(where, deadline)
             elif self._unread and _login(known) == self._refused:
                 known = self._known = self._another(known, where, deadline)
             return known
@@ -166,8 +162,6 @@ class SecretsManagerProvider:
                 self._unread.clear()
                 self._failed(self._service, stage, error, where, instead="cached")
                 break
-            if found is not None and stage == CURRENT:
-                self._current = found
             if found is not None and _login(found) != self._refused:
                 return found
         return known
