@@ -171,23 +171,9 @@ class Settings(Value):
             raise ConfigurationError(
                 f"the argument prefix is {prefix!r}; accepted are letters, digits and underscores, as in 'DB_'"
             )
-        variables = os.environ if environ is None else environ
-        given = {key[len(prefix) :]: text for key, text in variables.items() if key.startswith(prefix) and text}
-        url_variable = prefix + "URL"
-        url = given.pop("URL", None)
-        if url is None and prefix == _DEFAULT_PREFIX:
-            url_variable = "DATABASE_URL"
-            url = variables.get(url_variable)
-
-        faults: dict[str, str] = {}
-        values: dict[str, Any] = {"prefix": prefix}
-        if url:
-            values |= _read_url(url, url_variable, faults)
-        for field in _FIELDS:
-            text = given.pop(field.upper(), None)
-            if text is not None:
-                _read(field, text, prefix + field.upper(), values, faults)
-        meant = misspelt(given, prefix, tuple(_FIELDS))
+        values, faults, unknown = _read_all(os.environ if environ is None else environ, prefix)
+        del environ  # from here on something may be raised, and a traceback may show local variables
+        meant = misspelt(unknown, prefix, tuple(_FIELDS))
         _name_engine(values, engine, faults)
         if read_secret is not None and not faults:
             _ask_secret(values, read_secret)
@@ -249,6 +235,26 @@ def _label(field: str, prefix: str | None) -> str:
     return field if prefix is None else prefix + field.upper()
 
 
+def _read_all(variables: Mapping[str, str], prefix: str) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...]]:
+    """Return the values, the faults, and the names that are left over. Raises nothing: here passwords are bare text."""
+    given = {key[len(prefix) :]: text for key, text in variables.items() if key.startswith(prefix) and text}
+    url_variable = prefix + "URL"
+    url = given.pop("URL", None)
+    if url is None and prefix == _DEFAULT_PREFIX:
+        url_variable = "DATABASE_URL"
+        url = variables.get(url_variable)
+
+    faults: dict[str, str] = {}
+    values: dict[str, Any] = {"prefix": prefix}
+    if url:
+        values |= _read_url(url, url_variable, faults)
+    for field in _FIELDS:
+        text = given.pop(field.upper(), None)
+        if text is not None:
+            _read(field, text, prefix + field.upper(), values, faults)
+    return values, faults, tuple(given)
+
+
 def _read(field: str, text: str, label: str, values: dict[str, Any], faults: dict[str, str]) -> None:
     """Put the value read from `text` into `values`, or what is wrong with it into `faults`."""
     accepts = _FIELDS[field]
@@ -259,6 +265,8 @@ def _read(field: str, text: str, label: str, values: dict[str, Any], faults: dic
     else:
         if not accepts.is_good(value):
             faults[field] = _fault(label, value, accepts)
+            if _may_hold_password(value, accepts):
+                del values[field]
 
 
 def _read_url(url: str, variable: str, faults: dict[str, str]) -> dict[str, Any]:
@@ -368,9 +376,12 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _fault(label: str, value: object, accepts: _Accepts) -> str:
     longest = 60
-    may_hold_password = accepts is _FIELDS["password"] or "@" in str(value)  # a URL in the wrong variable
-    shown = "not acceptable" if may_hold_password else repr(value)
+    shown = "not acceptable" if _may_hold_password(value, accepts) else repr(value)
     return f"{label} is {shown[:longest] + '…' if len(shown) > longest else shown}; accepted: {accepts.words}"
+
+
+def _may_hold_password(value: object, accepts: _Accepts) -> bool:
+    return accepts is _FIELDS["password"] or "@" in str(value)  # a URL in the wrong variable
 
 
 def _report(faults: dict[str, str]) -> ConfigurationError:

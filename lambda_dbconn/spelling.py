@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import LambdaDbConnWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _NOT_YET = ("ON_PIN",)
 _MISTAKEN_NAMES = {
@@ -29,7 +33,7 @@ _MISTAKEN_NAMES = {
 }
 
 
-def misspelt(unknown: dict[str, str], prefix: str, fields: tuple[str, ...]) -> dict[str, str]:
+def misspelt(unknown: Iterable[str], prefix: str, fields: tuple[str, ...]) -> dict[str, str]:
     """Warn of variables that look like a misspelling; return which variable may be meant for which field."""
     meant: dict[str, str] = {}
     for suffix in unknown:
