@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from botocore.session import get_session
 from moto.server import ThreadedMotoServer
 
+from lambda_dbconn.credentials.wire_log import QuietWireLog
 from tests.support.clients import connect
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ class LocalExtension:
     def _cached(self, secret_id: str, stage: str) -> bytes:
         key = secret_id, stage
         if key not in self._cache:
-            found = self._manager.client.get_secret_value(SecretId=secret_id, VersionStage=stage)
+            with QuietWireLog():  # the real one logs elsewhere
+                found = self._manager.client.get_secret_value(SecretId=secret_id, VersionStage=stage)
             said = {name: found[name] for name in ("ARN", "Name", "SecretString", "VersionId") if name in found}
             self._cache[key] = json.dumps(said).encode()
         return self._cache[key]
