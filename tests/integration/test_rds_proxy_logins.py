@@ -290,10 +290,6 @@ def test_a_client_that_does_not_trust_the_proxy_leaves(server: LocalServer) -> N
             {"replication": "database"},
             "RDS Proxy currently doesn\N{RIGHT SINGLE QUOTATION MARK}t support streaming replication mode.",
         ),
-        (
-            {"max_protocol_version": "3.2"},
-            "RDS Proxy supports only version 3.0 of the PostgreSQL messaging protocol.",
-        ),
     ],
     ids=str,
 )
@@ -304,20 +300,23 @@ def test_what_postgresql_clients_must_not_ask_for_is_refused(
         assert f"Feature not supported: {text}" in refusal(proxy, postgres.password, **startup)
 
 
-def raw_startup(proxy: LocalRdsProxy, *words: str) -> bytes:
+def raw_startup(proxy: LocalRdsProxy, *words: str, minor_version: int = 0) -> bytes:
     """Send a start-up message without TLS, and return what comes back."""
     body = b"".join(word.encode() + b"\0" for word in words) + b"\0"
     with socket.create_connection((proxy.host, proxy.port), timeout=10) as raw:
-        raw.sendall(struct.pack("!II", 8 + len(body), 196608) + body)
+        raw.sendall(struct.pack("!IHH", 8 + len(body), 3, minor_version) + body)
         raw.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: raw.recv(4096), b""))
 
 
-def test_other_startup_parameters_and_a_missing_user_are_refused(postgres: LocalPostgres) -> None:
+def test_other_startup_parameters_other_versions_and_a_missing_user_are_refused(postgres: LocalPostgres) -> None:
     with make_proxy(postgres, is_tls_required=False) as proxy:
         answer = raw_startup(proxy, "user", "app", "jit", "off").decode()
         assert "C0A000\0" in answer
         assert "RDS Proxy currently doesn\N{RIGHT SINGLE QUOTATION MARK}t support the option jit." in answer
+        answer = raw_startup(proxy, "user", "app", minor_version=2).decode()
+        assert "C0A000\0" in answer
+        assert "RDS Proxy supports only version 3.0 of the PostgreSQL messaging protocol." in answer
         answer = raw_startup(proxy, "database", "app").decode()
         assert "C28000\0" in answer
         assert "A user name is missing from the connection startup packet." in answer
@@ -339,7 +338,8 @@ def test_accepted_startup_parameters_are_in_force_and_do_not_pin(
             assert value(one, "SHOW timezone") == "Asia/Kathmandu"
             assert value(one, "SELECT DATE '2026-11-22'::text") == "22.11.2026"
             assert one.info.parameter_status("application_name") == "one"
-            assert one.info.encoding == "iso8859-1"
+            assert (one.info.encoding, two.info.encoding) == ("iso8859-1", "utf-8")
+            assert two.info.parameter_status("application_name") == "two"
         assert proxy.stats().pins == {}
         assert proxy.sessions()[0].parameters["TimeZone"] == "Asia/Kathmandu"
 

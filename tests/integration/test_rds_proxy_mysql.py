@@ -95,7 +95,7 @@ def test_several_statements_and_a_procedures_results_come_in_order(
         assert cursor.nextset()
         assert cursor.fetchall() == ((2,),)
         assert proxy.stats().borrowed_connections == 1
-        cursor.execute("COMMIT; SELEKT")
+        cursor.execute("COMMIT; SELECT FROM")
         with pytest.raises(pymysql.err.ProgrammingError):
             cursor.nextset()
     wait_until(lambda: proxy.stats().borrowed_connections == 0)
@@ -193,7 +193,7 @@ def test_answers_do_not_mix_between_clients(proxy: LocalRdsProxy, mariadb: Local
                     sql = f"SELECT CONCAT(%s, '-', seq) FROM seq_1_to_{count}"
                     assert rows(connection, sql, number) == expected
                     with pytest.raises(pymysql.err.ProgrammingError):
-                        rows(connection, "SELEKT")
+                        rows(connection, "SELECT FROM")
             except BaseException as error:
                 errors.append(error)
 

@@ -337,7 +337,7 @@ def test_a_mysql_error_leaves_a_transaction_open_or_ends_it(mariadb: LocalMariaD
             if is_open:
                 begin(connection)
             with pytest.raises(pymysql.err.ProgrammingError):
-                rows(connection, "SELEKT 1")
+                rows(connection, "SELECT FROM")
             assert proxy.stats().borrowed_connections == is_open
         rows(connection, "ROLLBACK TO SAVEPOINT nowhere") if not is_open else rows(connection, "ROLLBACK")
         assert proxy.stats().borrowed_connections == 0

@@ -113,8 +113,8 @@ class Core:
         self.ledger = ledger
         self._passwords = passwords
         self.delay_s = 0.0
-        self.known: dict[tuple[str, str], Any] = {}
-        """What a login needs to know of a user's database, by user and database, once it has been asked."""
+        self.known: dict[tuple[object, ...], Any] = {}
+        """What a login needs to know of the database, by user, database and what else matters, once it was asked."""
         self.pool = Pool(
             engine=options.engine,
             most=options.max_database_connections,

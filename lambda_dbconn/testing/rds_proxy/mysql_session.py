@@ -17,7 +17,7 @@ from lambda_dbconn.testing.rds_proxy.pinning import (
     pin_reason,
 )
 from lambda_dbconn.testing.rds_proxy.session import Session
-from lambda_dbconn.testing.rds_proxy.stream import Relay, Stream, StreamEndedError
+from lambda_dbconn.testing.rds_proxy.stream import Relay, Stream
 from lambda_dbconn.testing.rds_proxy.texts import RefusedError, refused
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class MySqlSession(Session):
         self._sock.send(hello)
         self._sequence, body = await wire.receive_packet(self._sock)
         self._is_tls = bool(wire.parse_hello(body).capabilities & wire.TLS)
-        self.stream = await Stream.accepted(self._sock, self.core.client_tls if self._is_tls else None)
+        self._stream = await Stream.accepted(self._sock, self.core.client_tls if self._is_tls else None)
         if self._is_tls:
             self._sequence, body = await wire.read_packet(self.stream)
         self._hello = wire.parse_hello(body)
@@ -135,7 +135,6 @@ class MySqlSession(Session):
             self._write(wire.packet(self._sequence, b"\x01\x03"))  # the short way: the proxy has the password
 
     async def _ask(self, request: bytes) -> bytes:
-        assert self.stream is not None
         self._write(wire.packet(self._sequence + 1, request))
         self._sequence, body = await wire.read_packet(self.stream)
         return body
@@ -143,7 +142,6 @@ class MySqlSession(Session):
     # Requests.
 
     async def _serve(self) -> None:
-        assert self.stream is not None
         requests = Relay(self.stream)
         while True:
             header = await requests.peek(wire.HEADER_BYTES + 1)
@@ -178,7 +176,6 @@ class MySqlSession(Session):
             self._pin(reason)
 
     async def _answer(self, requests: Relay, command: int, text: bytes) -> None:
-        assert self.stream is not None
         assert self.connection is not None
         connection = self.connection
         answers = Answers(requests, Relay(connection.stream, self.stream))
@@ -279,8 +276,6 @@ class MySqlSession(Session):
             self.connection.stream.abort()  # its client has left and waits for no answer
 
     def _write(self, data: bytes) -> None:
-        if self.stream is None:
-            raise StreamEndedError
         self.stream.write(data)
 
     def _tell(self, refusal: Refusal) -> None:

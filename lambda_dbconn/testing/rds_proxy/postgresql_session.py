@@ -84,26 +84,25 @@ class PostgresSession(Session):
     async def _greet(self) -> bool:
         is_tls = False
         while True:
-            code, body = await wire.read_startup(self._sock, self.stream)
+            code, body = await wire.read_startup(self._sock, self._stream)
             if code == wire.CANCEL_REQUEST:
                 return False  # not supported, and not answered in any case
             if code == wire.TLS_REQUEST and not is_tls:
                 self._sock.send(b"S")
-                self.stream = await Stream.accepted(self._sock, self.core.client_tls)
+                self._stream = await Stream.accepted(self._sock, self.core.client_tls)
                 is_tls = True
             elif code == wire.GSS_REQUEST and not is_tls:
                 self._sock.send(b"N")
             else:
                 break
-        if self.stream is None:
-            self.stream = await Stream.accepted(self._sock, None)
+        if self._stream is None:
+            self._stream = await Stream.accepted(self._sock, None)
         parameters = wire.startup_parameters(body)
         self._startup = (code, parameters, is_tls)
         self.record.user = parameters.get("user", "")
         return True
 
     async def _log_in(self) -> None:
-        assert self.stream is not None
         code, parameters, is_tls = self._startup
         self._check_startup(code, parameters, is_tls=is_tls)
         user = parameters.pop("user")
@@ -113,20 +112,19 @@ class PostgresSession(Session):
             self._settings = {**self._settings, "default_transaction_read_only": "on"}
         await self._begin_request()
         await self._authenticate(user, self.core.password_of(user))
-        known = self.core.known
-        if (user, self.record.database) not in known:
+        # Of all settings only the name differs from client to client, and is what the client says.
+        name = self._settings.get("application_name", "")
+        others = frozenset(self._settings.items() - {("application_name", name)})
+        known, key = self.core.known, (user, self.record.database, others)
+        if key not in known:
             await self._borrow()
             assert self.connection is not None
-            known[user, self.record.database] = dict(self.connection.parameters)
+            known[key] = self.connection.parameters
             self._give_back()
-        self._told = dict(known[user, self.record.database])
-        told_before = {name.decode().lower(): name for name in self._told}
-        for name, value in self._settings.items():
-            if name.lower() in told_before:
-                self._told[told_before[name.lower()]] = value.encode()
+        self._told = {**known[key], b"application_name": name.encode()}
         status = b"".join(wire.parameter_status(name, value) for name, value in self._told.items())
-        key = struct.pack("!I", self.record.number) + secrets.token_bytes(4)
-        self.stream.write(wire.auth_request(wire.AUTH_OK) + status + wire.message(b"K", key) + wire.ready())
+        cancel_key = struct.pack("!I", self.record.number) + secrets.token_bytes(4)
+        self.stream.write(wire.auth_request(wire.AUTH_OK) + status + wire.message(b"K", cancel_key) + wire.ready())
 
     def _check_startup(self, code: int, parameters: dict[str, str], *, is_tls: bool) -> None:
         if not is_tls and self.core.options.is_tls_required:
@@ -163,7 +161,6 @@ class PostgresSession(Session):
             raise refused("postgresql", "wrong_password", user=user)
 
     async def _authenticate_by_scram(self, scram: ScramServer) -> bool:
-        assert self.stream is not None
         answer = await self._ask(wire.auth_request(wire.AUTH_SASL, MECHANISM + b"\0\0"))
         mechanism, _, rest = answer.partition(b"\0")
         if mechanism != MECHANISM:
@@ -174,7 +171,6 @@ class PostgresSession(Session):
         return True
 
     async def _ask(self, request: bytes) -> bytes:
-        assert self.stream is not None
         self.stream.write(request)
         kind, body = await wire.read_message(self.stream)
         if kind != b"p":
@@ -184,7 +180,6 @@ class PostgresSession(Session):
     # Requests.
 
     async def _serve(self) -> None:
-        assert self.stream is not None
         requests = Relay(self.stream)
         try:
             while True:
@@ -329,7 +324,6 @@ class PostgresSession(Session):
 
     async def _answer(self, connection: PostgresConnection) -> None:
         """Hand on what the server says until the connection can go back."""
-        assert self.stream is not None
         answers = Relay(connection.stream, self.stream)
         kind = b""
         try:
@@ -375,7 +369,6 @@ class PostgresSession(Session):
                 self._is_unsynced = True
 
     def _lose_connection(self, *, has_been_told: bool) -> None:
-        assert self.stream is not None
         self._is_broken = True
         self._log("WARN", "The database connection closed.")
         if self.is_busy:
@@ -384,7 +377,6 @@ class PostgresSession(Session):
             self.stream.close()
 
     def _write(self, data: bytes) -> None:
-        assert self.stream is not None
         self.stream.write(data)
 
     def _tell(self, refusal: Refusal) -> None:

@@ -51,7 +51,7 @@ class LocalRdsProxy(ProxyOptions):
     **It imitates documentation and users' reports, and has not been compared with the real service.** Where both
     are silent it does what is simple and strict:
 
-    - A login asks the database only the first time for a user and database; its errors come then.
+    - A login asks the database only the first time for a user, database and settings; its errors come then.
     - A request that gets no database connection fails, and the session goes on. COM_PING needs one like the rest.
     - A client that is idle or connected for too long is cut off without a word. One whose pinned or transaction's
       database connection broke hears of it at its next request: PostgreSQL's 57P01, or an end of the connection.

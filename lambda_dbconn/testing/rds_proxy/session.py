@@ -37,14 +37,13 @@ class Session(ABC):
     """From a client's first byte to its last.
 
     Attributes:
-        stream: The client's bytes, once TLS has been agreed upon.
         record: What others may see of it.
         connection: The database connection that it has, if any.
     """
 
     def __init__(self, core: Core, sock: socket.socket) -> None:
         self.core = core
-        self.stream: Stream | None = None
+        self._stream: Stream | None = None
         self.connection: Any = None
         self.record = SessionRecord(number=core.ledger.new_number(), user="", database="")
         self._sock = sock
@@ -52,6 +51,17 @@ class Session(ABC):
         self._is_waiting = False
         self._timers: list[asyncio.TimerHandle] = []
         self._active_s = 0.0
+
+    @property
+    def stream(self) -> Stream:
+        """The client's bytes, once TLS has been agreed upon.
+
+        Raises:
+            StreamEndedError: It has not.
+        """
+        if self._stream is None:
+            raise StreamEndedError
+        return self._stream
 
     async def run(self) -> None:
         """Serve the client until one side hangs up."""
@@ -78,13 +88,13 @@ class Session(ABC):
             self.record.is_open = False
             self._log("INFO", f"The client connection closed. Reason: {reason}")
             self._hang_up()
-            if self.stream is not None:
-                await self.stream.wait_closed()
+            if self._stream is not None:
+                await self._stream.wait_closed()
 
     def abort(self) -> None:
         """End the session now, whatever it is doing."""
-        if self.stream is not None:
-            self.stream.abort()
+        if self._stream is not None:
+            self._stream.abort()
 
     @property
     @abstractmethod
@@ -164,7 +174,7 @@ class Session(ABC):
             self.connection = await self.core.pool.borrow(self._fits, self._connect, self._last_connection)
         finally:
             self._is_waiting = False
-        if self.stream is None or self.stream.is_ended:
+        if self.stream.is_ended:
             self._give_back()  # rather than run a statement whose client has given up
             raise StreamEndedError
 
@@ -177,7 +187,7 @@ class Session(ABC):
         self.core.ledger.write(level, self.record.number, text)
 
     def _refuse(self, refusal: Refusal) -> None:
-        if self.stream is not None:
+        if self._stream is not None:
             self._tell(refusal)
 
     def _hang_up(self) -> None:
@@ -188,14 +198,14 @@ class Session(ABC):
                 self._log("WARN", _LEFT_IN_THE_MIDDLE)
             # Nobody else may have it with what this session has left in it.
             self.core.pool.discard(self.connection)
-        if self.stream is not None:
-            self.stream.close()
+        if self._stream is not None:
+            self._stream.close()
         else:
             self._sock.close()
 
     def _cut_off(self) -> None:
-        if self.stream is not None:
-            self.stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
     def _check_idle(self) -> None:
         loop, timeout_s = asyncio.get_running_loop(), self.core.options.idle_client_timeout_s
