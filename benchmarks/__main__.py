@@ -1,14 +1,14 @@
-"""Run all benchmarks, or those named: `python -m benchmarks [warm] [cold]`."""
+"""Run all benchmarks, or those named: `python -m benchmarks [warm] [cold] [credentials]`."""
 
 from __future__ import annotations
 
 import platform
 import sys
 
-from benchmarks import cold, warm
+from benchmarks import cold, credentials, warm
 from benchmarks.subjects import SERVERS
 
-_BENCHMARKS = {"warm": warm, "cold": cold}
+_BENCHMARKS = {"warm": warm, "cold": cold, "credentials": credentials}
 
 
 def main(names: list[str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
-from lambda_dbconn.errors import AuthenticationError, ConnectError, LambdaDbConnError
+from lambda_dbconn.errors import AuthenticationError, ConnectError, CredentialsError, LambdaDbConnError
 from lambda_dbconn.events import ConnectFailed
 from lambda_dbconn.tls import trust_for
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
+_MOST_CREDENTIALS = 3  # what was known, what is current, what is pending
 _FIRST_BACKOFF_S = 0.05
 _LONGEST_BACKOFF_S = 1.0
 _SHORTEST_TRY_S = 0.1  # with less it would end in a timeout, which would hide why the tries before it failed
@@ -63,24 +64,18 @@ class Connector(Generic[C]):
             ConnectError: The last try's, saying how many there were.
         """
         limit_s = deadline.cap_s(self._settings.connect_timeout_s, doing=f"connecting to {self._settings.address}")
-        ends_at = self._clock.monotonic() + limit_s
+        limit = _Limit(self._clock, limit_s)
         try:
-            return self._try(deadline, ends_at, attempt=1), 1
-        except ConnectError as error:
+            return self._try(deadline, limit, attempt=1), 1
+        except (ConnectError, CredentialsError) as error:
             if not error.retryable:
                 raise
-            return self._try_again(deadline, ends_at, error)
+            return self._try_again(deadline, limit, error)
 
-    def _try(self, deadline: Deadline, ends_at: float, *, attempt: int) -> C:
-        """Open once; a refused credential is asked for again if there may be a newer one."""
+    def _try(self, deadline: Deadline, limit: _Limit, *, attempt: int) -> C:
+        """Open once, and tell when that fails."""
         try:
-            credentials = self._credentials.fetch(self._settings, deadline)
-            try:
-                return self._open(credentials, ends_at)
-            except AuthenticationError:
-                if not self._credentials.refused(credentials):
-                    raise
-            return self._open(self._credentials.fetch(self._settings, deadline), ends_at)
+            return self._log_in(deadline, limit)
         except LambdaDbConnError as error:
             self._tell(
                 ConnectFailed(
@@ -91,11 +86,28 @@ class Connector(Generic[C]):
             )
             raise
 
-    def _open(self, credentials: Credentials, ends_at: float) -> C:
-        timeout_s = max(0.001, ends_at - self._clock.monotonic())
-        return self._driver.open(self._settings, credentials, self._trust, timeout_s=timeout_s)
+    def _log_in(self, deadline: Deadline, limit: _Limit) -> C:
+        """Open with the credentials that there are; when they are refused, with others, as long as there are any."""
+        tried: list[Credentials] = []
+        refusal: AuthenticationError | None = None
+        while len(tried) < _MOST_CREDENTIALS:
+            started = self._clock.monotonic()
+            credentials = self._credentials.fetch(self._settings, deadline)
+            limit.extend(self._clock.monotonic() - started)
+            if credentials in tried:
+                break
+            tried.append(credentials)
+            timeout_s = max(0.001, min(limit.left_s(), deadline.remaining_s()))
+            try:
+                return self._driver.open(self._settings, credentials, self._trust, timeout_s=timeout_s)
+            except AuthenticationError as error:
+                refusal = error
+            if not self._credentials.refused(credentials):
+                break
+        assert refusal is not None  # noqa: S101 - nothing else ends the loop
+        raise refusal
 
-    def _try_again(self, deadline: Deadline, ends_at: float, first: ConnectError) -> tuple[C, int]:
+    def _try_again(self, deadline: Deadline, limit: _Limit, first: ConnectError | CredentialsError) -> tuple[C, int]:
         import tenacity  # the happy path does without
 
         attempt = 0
@@ -105,18 +117,36 @@ class Connector(Generic[C]):
             attempt += 1
             if attempt == 1:
                 raise first  # it has happened already: what is wanted is the pause after it
-            return self._try(deadline, ends_at, attempt=attempt)
+            return self._try(deadline, limit, attempt=attempt)
 
         retrying = tenacity.Retrying(
             sleep=self._clock.sleep,
-            stop=lambda state: self._clock.monotonic() + state.upcoming_sleep + _SHORTEST_TRY_S > ends_at,
+            stop=lambda state: state.upcoming_sleep + _SHORTEST_TRY_S > min(limit.left_s(), deadline.remaining_s()),
             wait=tenacity.wait_random_exponential(multiplier=_FIRST_BACKOFF_S, max=_LONGEST_BACKOFF_S),
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, ConnectError) and error.retryable),
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, (ConnectError, CredentialsError)) and error.retryable
+            ),
             reraise=True,
         )
         try:
             return retrying(try_once), attempt
-        except ConnectError as error:
+        except (ConnectError, CredentialsError) as error:
             if attempt > 1:
                 error.message += f" ({attempt} tries)"
             raise
+
+
+class _Limit:
+    """When opening has to be done. Getting credentials is not part of it: a cold SDK alone may take seconds."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._ends_at = clock.monotonic() + seconds
+
+    def extend(self, seconds: float) -> None:
+        """Grant what was spent on something else."""
+        self._ends_at += seconds
+
+    def left_s(self) -> float:
+        """Return the seconds left, negative when over."""
+        return self._ends_at - self._clock.monotonic()

@@ -23,10 +23,12 @@ All can be pickled.
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn._typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+E = TypeVar("E", bound=BaseException)
 
 
 class LambdaDbConnError(Exception):
@@ -166,3 +168,21 @@ class SessionPinnedError(LambdaDbConnError):
 
 class LambdaDbConnWarning(UserWarning):
     """Something works but is probably not what was meant; a misspelt variable, for example."""
+
+
+def without_frames(error: E, *, outer: BaseException | None) -> E:
+    """Return the error without the tracebacks of its chain: frames of drivers and SDKs hold secrets in local variables.
+
+    Args:
+        error: Somebody else's, to be raised from.
+        outer: What was being handled before (`sys.exception()`): it and what is behind it belong to the caller.
+    """
+    pending: list[BaseException | None] = [error]
+    seen = {id(outer)}
+    while pending:
+        current = pending.pop()
+        if current is not None and id(current) not in seen:
+            seen.add(id(current))
+            current.__traceback__ = None
+            pending += [current.__cause__, current.__context__]
+    return error

@@ -65,6 +65,34 @@ class ConnectFailed(Event):
     attempt: int
 
 
+class CredentialsFetched(Event):
+    """A secret was read; `endpoint` is empty when that was before the host was known.
+
+    Attributes:
+        source: `extension` or `secrets_manager`.
+        stage: Which version: `AWSCURRENT`, or `AWSPENDING` in the middle of a rotation.
+    """
+
+    source: str
+    stage: str
+
+
+class CredentialsFailed(Event):
+    """A secret could not be read, and something else is used.
+
+    Attributes:
+        source: As in `CredentialsFetched`.
+        stage: As in `CredentialsFetched`.
+        error: What was wrong.
+        instead: The source that is asked next, or `cached` for what was known before.
+    """
+
+    source: str
+    stage: str
+    error: str
+    instead: str
+
+
 class PingFailed(Event):
     """An idle connection did not answer a ping; it is replaced."""
 

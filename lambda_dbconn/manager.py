@@ -5,7 +5,7 @@ from __future__ import annotations
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar, overload
 from lambda_dbconn.clock import SystemClock, jitter
 from lambda_dbconn.connector import Connector
-from lambda_dbconn.credentials.static import StaticProvider
+from lambda_dbconn.credentials.selection import provider_for
 from lambda_dbconn.drivers import load_driver
 from lambda_dbconn.drivers.driver import Failure, checked_isolation
 from lambda_dbconn.errors import ConfigurationError, LambdaDbConnError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lambda_dbconn.clock import Clock
-    from lambda_dbconn.credentials import CredentialProvider
+    from lambda_dbconn.credentials import CredentialProvider, Credentials
     from lambda_dbconn.deadline import Deadline, InvocationContext
     from lambda_dbconn.drivers.driver import Driver
     from lambda_dbconn.events import Observer
@@ -46,7 +46,7 @@ class ConnectionManager(Generic[C]):
 
     Args:
         settings: Where, as whom, within which limits.
-        credentials: Instead of what the settings say.
+        credentials: Instead of what the settings say: a provider, or a function that returns `Credentials`.
         observer: Told the events; by default they are logged.
         clock: Instead of the system's, for tests.
         driver: Instead of the engine's, for tests.
@@ -59,26 +59,22 @@ class ConnectionManager(Generic[C]):
         self,
         settings: Settings,
         *,
-        credentials: CredentialProvider | None = None,
+        credentials: CredentialProvider | Callable[[], Credentials] | None = None,
         observer: Observer | None = None,
         clock: Clock | None = None,
         driver: Driver[C] | None = None,
     ) -> None:
-        if credentials is None:
-            if settings.auth != "password":
-                raise ConfigurationError(
-                    f"{settings.variable('auth')} is {settings.auth!r}, for which there is no credential provider yet",
-                    remedy="Pass one as the argument credentials, or set PASSWORD.",
-                )
-            credentials = StaticProvider()
         self.settings = settings
-        self._credentials = credentials
         self._observer: Observer = observer if observer is not None else LoggingObserver()
         self._clock: Clock = clock if clock is not None else SystemClock()
+        self._credentials = provider_for(settings, credentials, clock=self._clock)
         self._driver: Driver[C] = driver if driver is not None else load_driver(settings.engine)
         recorder = Recorder(self._observer)
+        listen = getattr(self._credentials, "listen", None)
+        if listen is not None:
+            listen(recorder.tell)
         connector = Connector(
-            settings, driver=self._driver, credentials=credentials, clock=self._clock, tell=recorder.tell
+            settings, driver=self._driver, credentials=self._credentials, clock=self._clock, tell=recorder.tell
         )
         self._lender = Lender(settings, driver=self._driver, connector=connector, recorder=recorder, clock=self._clock)
         self._readers: dict[str, ConnectionManager[C]] = {}  # one at most

@@ -37,7 +37,8 @@ _DATABASE = "Check NAME: the database must exist and the user must be allowed to
 _NO_TLS_SERVER = "Switch TLS on at the server; SSLMODE=disable is for development only."
 _WRONG_CA = "Check that SSLROOTCERT holds the authority that signed the server's certificate."
 _WRONG_NAME = (
-    "Connect by a name that the certificate contains: an alias cannot be used with a proxy or RDS host directly."
+    "Connect by a name that the certificate contains; for an alias or a tunnel set SIGNING_HOST to the proxy's or "
+    "RDS host's own name."
 )
 _OTHER_ENGINE = "Check ENGINE and PORT: what answers there is not PostgreSQL."
 _UNREACHABLE = "Check that the server is up and listening, and that HOST and PORT are right."
@@ -120,6 +121,7 @@ _ROWS: tuple[tuple[str, int, str, type[LambdaDbConnError], bool, str], ...] = (
         False,
         "Give the user an authentication plugin that PyMySQL knows.",
     ),
+    ("mysql", 2059, "asks for the password in clear", TlsError, False, _NEED_TLS),
     ("mysql", 1130, "", AuthenticationError, False, "Grant the user access from this address."),
     ("mysql", 1129, "", AuthenticationError, False, "Run FLUSH HOSTS on the server."),
     ("mysql", 1820, "", AuthenticationError, False, "Change the user's expired password."),

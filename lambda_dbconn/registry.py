@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING, overload
+from lambda_dbconn.clock import SystemClock
+from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.manager import ConnectionManager
 from lambda_dbconn.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Literal
 
     import psycopg
     import pymysql
 
+    from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
+
 _managers: dict[tuple[object, ...], ConnectionManager[Any]] = {}
+_secrets: dict[tuple[str | None, str | None], SecretsManagerProvider] = {}  # those that were read for settings
 
 
 @overload
@@ -32,7 +38,11 @@ def from_env(prefix: str = "DB_", *, engine: None = None) -> ConnectionManager[A
 def from_env(prefix: str = "DB_", *, engine: str | None = None) -> ConnectionManager[Any]:
     """Return this process's manager for the environment's settings: asked twice, the same one.
 
-    Reads and checks the settings and imports the driver; opens nothing. Call it outside the handler.
+    Reads and checks the settings and imports the driver; opens no connection. Call it outside the handler.
+
+    With `SECRET_ID`, what is not set of engine, host and name is taken from the secret: it is read once, here, and what
+    was read serves the first login as well. The secret's host is the database's own, never a proxy's. Set all three,
+    and nothing is read before the first connection is opened.
 
     Args:
         prefix: Of the variables; several databases have several prefixes.
@@ -41,10 +51,20 @@ def from_env(prefix: str = "DB_", *, engine: str | None = None) -> ConnectionMan
 
     Raises:
         ConfigurationError: With every fault at once, each naming its variable.
+        CredentialsError: The secret was needed and could not be read.
     """
-    settings = Settings.from_env(prefix, engine=engine)
+    settings = Settings.from_env(prefix, engine=engine, read_secret=_read_secret)
     known = _managers.get(settings.identity)
     if known is not None:
         return known
     # No lock: of two threads that get here at once both make a manager, and both return the first one's.
-    return _managers.setdefault(settings.identity, ConnectionManager(settings))
+    provider = _secrets.get((settings.secret_id, settings.region)) if settings.auth == "secret" else None
+    return _managers.setdefault(settings.identity, ConnectionManager(settings, credentials=provider))
+
+
+def _read_secret(secret_id: str, region: str | None) -> Mapping[str, Any]:
+    """Return what the secret says of the settings; one read for all who ask."""
+    from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
+
+    provider = _secrets.setdefault((secret_id, region), SecretsManagerProvider(secret_id, region=region))
+    return provider.settings(Deadline(None, reserve_s=0.0, clock=SystemClock()))

@@ -8,6 +8,7 @@ from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.endpoint import Endpoint, classify
 from lambda_dbconn.errors import ConfigurationError, LambdaDbConnWarning
 from lambda_dbconn.secret import Secret
+from lambda_dbconn.spelling import misspelt
 from lambda_dbconn.value import Value
 
 if TYPE_CHECKING:
@@ -18,29 +19,6 @@ PORTS = {"postgresql": 5432, "mysql": 3306}
 
 _DEFAULT_PREFIX = "DB_"
 _SCHEMES = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
-_NOT_YET = ("ON_PIN",)
-_MISTAKEN_NAMES = {
-    "HOSTNAME": "HOST",
-    "ENDPOINT": "HOST",
-    "ADDRESS": "HOST",
-    "SERVER": "HOST",
-    "DATABASE": "NAME",
-    "DBNAME": "NAME",
-    "SCHEMA": "NAME",
-    "USERNAME": "USER",
-    "LOGIN": "USER",
-    "PASS": "PASSWORD",
-    "PASSWD": "PASSWORD",
-    "PWD": "PASSWORD",
-    "SECRET": "SECRET_ID",
-    "SECRET_ARN": "SECRET_ID",
-    "SECRET_NAME": "SECRET_ID",
-    "SSL": "SSLMODE",
-    "SSL_MODE": "SSLMODE",
-    "SSL_CA": "SSLROOTCERT",
-    "TIMEOUT": "CONNECT_TIMEOUT_S",
-    "POOL_SIZE": "MAX_CONNECTIONS",
-}
 
 
 class _Accepts(Value):
@@ -131,7 +109,8 @@ class Settings(Value):
         auth: `iam`, `secret` or `password`.
         secret_id: Name or ARN of the Secrets Manager secret.
         password: For development.
-        signing_host: The RDS name that an IAM token is signed for, where `host` is an alias or a tunnel.
+        signing_host: The server's own name, where `host` is an alias or a tunnel: what an IAM token is signed for and
+            what the server's certificate must name.
         region: AWS region; by default the host name's.
         sslrootcert: Path of a PEM file with the authorities to trust.
         sslmode: `verify-full`, or `disable` for a host that is not RDS's.
@@ -172,6 +151,7 @@ class Settings(Value):
         *,
         engine: str | None = None,
         environ: Mapping[str, str] | None = None,
+        read_secret: Callable[[str, str | None], Mapping[str, Any]] | None = None,
     ) -> Settings:
         """Read and check the variables that begin with `prefix`. An empty variable counts as unset.
 
@@ -181,6 +161,8 @@ class Settings(Value):
             prefix: Letters, digits and underscores.
             engine: What the caller's code is written for; a variable that contradicts it is a fault.
             environ: Instead of `os.environ`.
+            read_secret: Called with `secret_id` and `region` when the login is by secret and engine, host or name is
+                not set; returns what the secret says of these and of `port`.
 
         Raises:
             ConfigurationError: With every fault at once, each naming its variable.
@@ -189,24 +171,13 @@ class Settings(Value):
             raise ConfigurationError(
                 f"the argument prefix is {prefix!r}; accepted are letters, digits and underscores, as in 'DB_'"
             )
-        variables = os.environ if environ is None else environ
-        given = {key[len(prefix) :]: text for key, text in variables.items() if key.startswith(prefix) and text}
-        url_variable = prefix + "URL"
-        url = given.pop("URL", None)
-        if url is None and prefix == _DEFAULT_PREFIX:
-            url_variable = "DATABASE_URL"
-            url = variables.get(url_variable)
-
-        faults: dict[str, str] = {}
-        values: dict[str, Any] = {"prefix": prefix}
-        if url:
-            values |= _read_url(url, url_variable, faults)
-        for field in _FIELDS:
-            text = given.pop(field.upper(), None)
-            if text is not None:
-                _read(field, text, prefix + field.upper(), values, faults)
-        meant = _misspelt(given, prefix)
-        _complete(values, engine, faults)
+        values, faults, unknown = _read_all(os.environ if environ is None else environ, prefix)
+        del environ  # from here on something may be raised, and a traceback may show local variables
+        meant = misspelt(unknown, prefix, tuple(_FIELDS))
+        _name_engine(values, engine, faults)
+        if read_secret is not None and not faults:
+            _ask_secret(values, read_secret)
+        _complete(values, faults)
         for field, fault in _faults(values):
             if "url" in faults and values.get(field) is None:
                 continue  # the URL may have said it
@@ -235,6 +206,11 @@ class Settings(Value):
         return classify(self.host)
 
     @property
+    def server_name(self) -> str:
+        """What the server's certificate must be for, and what a token is signed for: `signing_host`, else `host`."""
+        return self.signing_host or self.host
+
+    @property
     def address(self) -> str:
         """`host:port`, for messages and events."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -250,8 +226,33 @@ class Settings(Value):
             _warn(f"{self.variable('sslmode')} is disable: all traffic with {self.host} can be read on the way")
 
 
+def environment(name: str) -> str | None:
+    """Return one of Lambda's own variables as it is now; None when unset or empty."""
+    return os.environ.get(name) or None
+
+
 def _label(field: str, prefix: str | None) -> str:
     return field if prefix is None else prefix + field.upper()
+
+
+def _read_all(variables: Mapping[str, str], prefix: str) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...]]:
+    """Return the values, the faults, and the names that are left over. Raises nothing: here passwords are bare text."""
+    given = {key[len(prefix) :]: text for key, text in variables.items() if key.startswith(prefix) and text}
+    url_variable = prefix + "URL"
+    url = given.pop("URL", None)
+    if url is None and prefix == _DEFAULT_PREFIX:
+        url_variable = "DATABASE_URL"
+        url = variables.get(url_variable)
+
+    faults: dict[str, str] = {}
+    values: dict[str, Any] = {"prefix": prefix}
+    if url:
+        values |= _read_url(url, url_variable, faults)
+    for field in _FIELDS:
+        text = given.pop(field.upper(), None)
+        if text is not None:
+            _read(field, text, prefix + field.upper(), values, faults)
+    return values, faults, tuple(given)
 
 
 def _read(field: str, text: str, label: str, values: dict[str, Any], faults: dict[str, str]) -> None:
@@ -264,6 +265,8 @@ def _read(field: str, text: str, label: str, values: dict[str, Any], faults: dic
     else:
         if not accepts.is_good(value):
             faults[field] = _fault(label, value, accepts)
+            if _may_hold_password(value, accepts):
+                del values[field]
 
 
 def _read_url(url: str, variable: str, faults: dict[str, str]) -> dict[str, Any]:
@@ -309,8 +312,8 @@ def _with_case(hostname: str, netloc: str) -> str:
     return netloc[start : start + len(hostname)]
 
 
-def _complete(values: dict[str, Any], engine: str | None, faults: dict[str, str]) -> None:
-    """Fill in what follows from the rest: engine from port, port from engine, how to log in."""
+def _name_engine(values: dict[str, Any], engine: str | None, faults: dict[str, str]) -> None:
+    """Take the engine from the code, or from the port."""
     if engine is not None:
         said = values.get("engine", engine)
         if said != engine:
@@ -322,12 +325,28 @@ def _complete(values: dict[str, Any], engine: str | None, faults: dict[str, str]
         by_port = {port: name for name, port in PORTS.items()}
         if values.get("port") in by_port:
             values["engine"] = by_port[values["port"]]
+
+
+def _ask_secret(values: dict[str, Any], read_secret: Callable[[str, str | None], Mapping[str, Any]]) -> None:
+    """Let the secret fill in what is not set. Its port is its host's: an endpoint that is set has a port of its own."""
+    is_login = values.get("auth", "secret") == "secret" and "secret_id" in values
+    if not is_login or all(field in values for field in ("engine", "host", "name")):
+        return
+    said = dict(read_secret(values["secret_id"], values.get("region")))
+    if "host" in values:
+        said.pop("port", None)
+    values |= {field: value for field, value in said.items() if field not in values}
+
+
+def _complete(values: dict[str, Any], faults: dict[str, str]) -> None:
+    """Fill in what follows from the rest: port from engine, how to log in."""
     if "port" not in values and "port" not in faults and values.get("engine") in PORTS:
         values["port"] = PORTS[values["engine"]]
     if "auth" not in values and "auth" not in faults:
+        server_name = values.get("signing_host") or values.get("host", "")
         if "secret_id" in values:
             values["auth"] = "secret"
-        elif "password" not in values and _is_host(values.get("host")) and classify(values["host"]).is_rds:
+        elif "password" not in values and _is_host(server_name) and classify(server_name).is_rds:
             values["auth"] = "iam"
 
 
@@ -347,7 +366,7 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if auth == "secret" and values.get("secret_id") is None:
         yield "secret_id", f"{_label('secret_id', prefix)} is not set, but {_label('auth', prefix)} is secret"
     if values.get("sslmode") == "disable":
-        hosts = [values[field] for field in ("host", "reader_host") if _is_host(values.get(field))]
+        hosts = [values[field] for field in ("host", "reader_host", "signing_host") if _is_host(values.get(field))]
         if auth == "iam" or any(classify(host).is_rds for host in hosts):
             yield (
                 "sslmode",
@@ -357,9 +376,12 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _fault(label: str, value: object, accepts: _Accepts) -> str:
     longest = 60
-    may_hold_password = accepts is _FIELDS["password"] or "@" in str(value)  # a URL in the wrong variable
-    shown = "not acceptable" if may_hold_password else repr(value)
+    shown = "not acceptable" if _may_hold_password(value, accepts) else repr(value)
     return f"{label} is {shown[:longest] + '…' if len(shown) > longest else shown}; accepted: {accepts.words}"
+
+
+def _may_hold_password(value: object, accepts: _Accepts) -> bool:
+    return accepts is _FIELDS["password"] or "@" in str(value)  # a URL in the wrong variable
 
 
 def _report(faults: dict[str, str]) -> ConfigurationError:
@@ -367,25 +389,6 @@ def _report(faults: dict[str, str]) -> ConfigurationError:
     if len(lines) == 1:
         return ConfigurationError(lines[0], faults=lines)
     return ConfigurationError("\n  - ".join([f"{len(lines)} settings are not right:", *lines]), faults=lines)
-
-
-def _misspelt(unknown: dict[str, str], prefix: str) -> dict[str, str]:
-    """Warn of variables that look like a misspelling; return which variable may be meant for which field."""
-    meant: dict[str, str] = {}
-    for suffix in unknown:
-        if suffix in _NOT_YET:
-            _warn(f"{prefix}{suffix} has no effect in this version of lambda_dbconn")
-            continue
-        name = _MISTAKEN_NAMES.get(suffix)
-        if name is None:
-            from difflib import get_close_matches
-
-            close = get_close_matches(suffix, [field.upper() for field in _FIELDS], n=1, cutoff=0.8)
-            name = close[0] if close else None
-        if name is not None:
-            meant[name.lower()] = prefix + suffix
-            _warn(f"{prefix}{suffix} is not a setting of lambda_dbconn: is {prefix}{name} meant?")
-    return meant
 
 
 def _warn(message: str) -> None:

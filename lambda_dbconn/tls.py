@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.endpoint import classify
 from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.value import Value
 
@@ -50,13 +51,13 @@ def trust_for(settings: Settings) -> Trust:
         return Trust(cafile=None)
     if settings.sslrootcert is not None:
         return Trust(cafile=_readable(settings.sslrootcert, settings.variable("sslrootcert")))
-    endpoint = settings.endpoint
+    endpoint = classify(settings.server_name)
     if endpoint.is_rds and not endpoint.is_proxy:
         if os.access(LAYER_RDS_BUNDLE, os.R_OK):
             return Trust(cafile=LAYER_RDS_BUNDLE)
         raise ConfigurationError(
-            f"{settings.variable('sslrootcert')} is not set, and {settings.host} presents a certificate of RDS's own "
-            "authority, which no public bundle contains",
+            f"{settings.variable('sslrootcert')} is not set, and {settings.server_name} presents a certificate of "
+            "RDS's own authority, which no public bundle contains",
             remedy=f"Package {RDS_BUNDLE_URL} with the function and set the variable to its path.",
         )
     return Trust(cafile=_public_bundle(settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING, Protocol
+from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.value import Value
 
@@ -17,24 +18,35 @@ class Credentials(Value):
     Attributes:
         user: The database user.
         password: None when the server asks for none.
+
+    Raises:
+        ConfigurationError: One has a zero byte, at which PostgreSQL would cut it off.
     """
 
     user: str
     password: Secret | None = None
 
+    def _check(self) -> None:
+        if "\0" in self.user or (self.password is not None and "\0" in self.password.reveal()):
+            raise ConfigurationError("the user or the password has a zero byte; accepted: text without one")
+
 
 class CredentialProvider(Protocol):
-    """Where credentials come from. Threads may call it; it may block, but not past the deadline."""
+    """Where credentials come from. Threads may call it; it may block, but not past the deadline.
+
+    A provider that has something to say beside its errors has a method `listen(tell)`, too: a manager calls it once
+    with a callable that takes events.
+    """
 
     def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:
-        """Return what to log in with now; called once for each physical connection.
+        """Return what to log in with now; called once for each physical connection, and again after a refusal.
 
         Raises:
             CredentialsError: There is none to be had.
         """
 
     def refused(self, credentials: Credentials) -> bool:
-        """Be told that the server refused these; say whether another `fetch` may bring different ones."""
+        """Be told that the server refused these; say whether another `fetch` may bring different ones. Never blocks."""
 
 
 __all__ = ["CredentialProvider", "Credentials", "Secret"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import time
 from _thread import allocate_lock, start_new_thread
 from contextlib import suppress
@@ -22,11 +23,12 @@ from pymysql.constants import CR, SERVER_STATUS
 from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import addresses
 from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
-from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError
+from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError, without_frames
 from lambda_dbconn.proxy_messages import connect_error
 
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from collections.abc import Callable
+    from typing import Any, NoReturn, Self
 
     from lambda_dbconn.credentials import Credentials
     from lambda_dbconn.settings import Settings
@@ -37,6 +39,7 @@ else:
     _Base = pymysql.Connection
 
 _GOODBYE_LIMIT_S = 0.05
+_PLUGIN_CANNOT_LOAD = 2059
 _CLEAN = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 _STATE_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT | SERVER_STATUS.SERVER_STATUS_IN_TRANS
 
@@ -122,6 +125,25 @@ class _Watchdog:
         self._sock.close()
 
 
+class _RefusedPlugin:
+    """Takes the place of an authentication plugin that would send the password in clear outside TLS.
+
+    PyMySQL 1.2.4 answers `mysql_clear_password` and `dialog` whatever the connection is, and the server chooses.
+    """
+
+    def __init__(self, _connection: Connection) -> None:
+        """Be what PyMySQL constructs."""
+
+    def authenticate(self, _packet: object) -> NoReturn:
+        """Refuse, before anything is sent."""
+        raise pymysql.err.OperationalError(
+            _PLUGIN_CANNOT_LOAD, "the server asks for the password in clear, and there is no TLS"
+        )
+
+
+_NEVER_IN_CLEAR: dict[str, Callable[[Any], Any]] = {"mysql_clear_password": _RefusedPlugin, "dialog": _RefusedPlugin}
+
+
 class MysqlDriver:
     """PyMySQL behind `lambda_dbconn.drivers.driver.Driver`."""
 
@@ -136,6 +158,7 @@ class MysqlDriver:
         def open_one(address: str, limit_s: float) -> Connection:
             ends_at = time.monotonic() + limit_s
             connection = _unconnected(settings, credentials, context)
+            outer = sys.exception()
             watchdog = None
             try:
                 sock = _tcp(address, settings.port, limit_s)
@@ -145,12 +168,11 @@ class MysqlDriver:
                     raise TimeoutError
             except Exception as exc:  # noqa: BLE001 - what PyMySQL cannot read it meets with ValueError, IndexError…
                 if watchdog is not None and watchdog.has_bitten:
-                    raise ConnectTimeoutError(f"no login at {where} within {limit_s:.2f} s") from exc.with_traceback(
-                        None
-                    )
+                    late = f"no login at {where} within {limit_s:.2f} s"
+                    raise ConnectTimeoutError(late) from without_frames(exc, outer=outer)
                 number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
                 text = str(exc.args[1]) if number and len(exc.args) > 1 else str(exc)
-                raise connect_error("mysql", where, text, number=number) from exc.with_traceback(None)
+                raise connect_error("mysql", where, text, number=number) from without_frames(exc, outer=outer)
             return connection
 
         return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
@@ -257,24 +279,35 @@ class MysqlDriver:
 
 def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLContext | None) -> Connection:
     """Construct the connection object; the password is in no variable here: a traceback may show locals."""
-    try:
-        return Connection(
-            host=settings.host,
-            port=settings.port,
-            user=credentials.user,
-            password=credentials.password.reveal() if credentials.password else "",
-            database=settings.name,
-            autocommit=True,
-            program_name="lambda_dbconn",
-            ssl=context,
-            ssl_disabled=context is None,
-            defer_connect=True,
-        )
-    except UnicodeEncodeError:  # it holds the password: not even as a cause
+    if not _can_be_sent(credentials):
         raise ConfigurationError(
             "the password has a character outside Latin-1, which PyMySQL cannot send",
             remedy="Change the password to one of Latin-1 characters.",
-        ) from None
+        )
+    return Connection(
+        host=settings.server_name,  # only for the certificate: the socket is given
+        port=settings.port,
+        user=credentials.user,
+        password=credentials.password.reveal() if credentials.password else "",
+        database=settings.name,
+        autocommit=True,
+        program_name="lambda_dbconn",
+        ssl=context,
+        ssl_disabled=context is None,
+        auth_plugin_map=None if context is not None else _NEVER_IN_CLEAR,
+        defer_connect=True,
+    )
+
+
+def _can_be_sent(credentials: Credentials) -> bool:
+    """Whether PyMySQL can encode the password; its own error would hold it, even as a mere context of ours."""
+    if credentials.password is None:
+        return True
+    try:
+        credentials.password.reveal().encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _tcp(address: str, port: int, timeout_s: float) -> socket.socket:

@@ -137,7 +137,7 @@ class PostgresqlDriver:
 def _start(settings: Settings, credentials: Credentials, trust: Trust, address: str) -> pq.abc.PGconn:
     """Begin a non-blocking connect. The password is in no variable here: a traceback may show locals."""
     parameters: dict[str, Any] = {
-        "host": settings.host,
+        "host": settings.server_name,  # only for the certificate: `hostaddr` says where to connect
         "hostaddr": address,
         "port": settings.port,
         "dbname": settings.name or credentials.user,
@@ -155,7 +155,9 @@ def _start(settings: Settings, credentials: Credentials, trust: Trust, address: 
     if trust.is_verified:
         parameters["sslrootcert"] = trust.cafile
     if credentials.password:
-        parameters["require_auth"] = _METHODS_FOR_TOKENS if settings.auth == "iam" else _METHODS_FOR_PASSWORDS
+        parameters["require_auth"] = _METHODS_FOR_PASSWORDS
+        if settings.auth == "iam":
+            parameters |= {"require_auth": _METHODS_FOR_TOKENS, "channel_binding": "disable"}
         return pq.PGconn.connect_start(make_conninfo(**parameters, password=credentials.password.reveal()).encode())
     return pq.PGconn.connect_start(make_conninfo(**parameters).encode())
 

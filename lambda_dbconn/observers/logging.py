@@ -9,6 +9,7 @@ from lambda_dbconn.events import (
     ConnectFailed,
     ConnectionOpened,
     ConnectionReused,
+    CredentialsFailed,
     Event,
     PingFailed,
     TransactionRolledBack,
@@ -24,6 +25,7 @@ _LEVELS: dict[type[Event], int] = {
     ConnectionOpened: _INFO,
     PingFailed: _INFO,
     ConnectFailed: _WARNING,
+    CredentialsFailed: _WARNING,
 }
 
 

@@ -24,6 +24,7 @@ from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeDriver, F
 from tests.unit.conftest import CANARY, local
 
 if TYPE_CHECKING:
+    from lambda_dbconn import CredentialProvider
     from lambda_dbconn.settings import Settings
 
 
@@ -46,17 +47,39 @@ class Rotating:
 
 
 class Throttled:
+    """Fails so many times."""
+
+    def __init__(self, times: int = 1000, *, retryable: bool = True) -> None:
+        self._times = times
+        self._retryable = retryable
+
     def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:
-        raise CredentialsError("throttled", retryable=True)
+        self._times -= 1
+        if self._times >= 0:
+            raise CredentialsError("throttled", retryable=self._retryable)
+        return Credentials(user="app", password=Secret("good"))
 
     def refused(self, credentials: Credentials) -> bool:
         raise AssertionError("nothing was given that could be refused")
 
 
+class Slow(Rotating):
+    """Takes its time, as an SDK's import does."""
+
+    def __init__(self, server: FakeServer, *, takes_s: float) -> None:
+        super().__init__("good")
+        self._server = server
+        self._takes_s = takes_s
+
+    def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:
+        self._server.clock.advance(self._takes_s)
+        return super().fetch(settings, deadline)
+
+
 def connector(
     server: FakeServer,
     observer: RecordingObserver,
-    credentials: Rotating | Throttled | None = None,
+    credentials: CredentialProvider | None = None,
     *,
     connect_timeout_s: float = 5.0,
 ) -> Connector[FakeConnection]:
@@ -205,12 +228,12 @@ def test_a_refused_credential_is_asked_for_again_once(server: FakeServer, observ
     assert server.clock.slept_s == []
 
 
-def test_a_second_refusal_is_final(server: FakeServer, observer: RecordingObserver) -> None:
+def test_a_third_refusal_is_final(server: FakeServer, observer: RecordingObserver) -> None:
     server.password = "good"
-    provider = Rotating("old", CANARY, "never asked for")
+    provider = Rotating("old", "current", CANARY, "never asked for")
     with pytest.raises(AuthenticationError) as caught:
         connector(server, observer, provider).open(within(server))
-    assert (provider.fetched, server.counts["open"]) == (2, 2)
+    assert (provider.fetched, server.counts["open"]) == (3, 3)
     assert [event.attempt for event in observer.events if isinstance(event, ConnectFailed)] == [1]
     assert CANARY not in f"{caught.value!r} {caught.value} {observer.events}"
 
@@ -225,6 +248,16 @@ def test_a_provider_without_another_credential_is_not_asked_again(
     assert (provider.fetched, server.counts["open"]) == (1, 1)
 
 
+def test_what_was_refused_is_not_tried_twice_even_if_the_provider_gives_it_again(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    server.password = "good"
+    provider = Rotating("wrong", "wrong", "good")
+    with pytest.raises(AuthenticationError):
+        connector(server, observer, provider).open(within(server))
+    assert (provider.fetched, server.counts["open"]) == (2, 1)
+
+
 def test_each_physical_connection_fetches_its_own_credential(server: FakeServer, observer: RecordingObserver) -> None:
     server.refuse(2)
     provider = Rotating("good")
@@ -234,11 +267,39 @@ def test_each_physical_connection_fetches_its_own_credential(server: FakeServer,
     assert provider.fetched == 4
 
 
-def test_without_credentials_nothing_is_tried(server: FakeServer, observer: RecordingObserver) -> None:
-    with pytest.raises(CredentialsError, match="throttled"):
-        connector(server, observer, Throttled()).open(within(server))
+@pytest.mark.parametrize("times", [1, 3])
+def test_credentials_that_a_later_try_may_bring_are_asked_for_again_after_a_pause(
+    server: FakeServer, observer: RecordingObserver, times: int
+) -> None:
+    _, attempts = connector(server, observer, Throttled(times)).open(within(server))
+    assert attempts == times + 1
+    assert len(server.clock.slept_s) == times
+    assert server.counts["open"] == 1
+    assert {event.error for event in observer.of(ConnectFailed)} == {"CredentialsError: throttled"}
+
+
+def test_credentials_that_never_come_end_with_the_connect_timeout(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    with pytest.raises(CredentialsError, match=r"throttled \(\d+ tries\)"):
+        connector(server, observer, Throttled(1000)).open(within(server))
+    assert sum(server.clock.slept_s) <= 5.0
     assert server.counts["open"] == 0
-    assert [event.error for event in observer.of(ConnectFailed)] == ["CredentialsError: throttled"]
+
+
+def test_credentials_that_cannot_be_had_are_asked_for_once(server: FakeServer, observer: RecordingObserver) -> None:
+    with pytest.raises(CredentialsError, match=r"throttled$"):
+        connector(server, observer, Throttled(1000, retryable=False)).open(within(server))
+    assert server.clock.slept_s == []
+    assert len(observer.of(ConnectFailed)) == 1
+
+
+def test_getting_credentials_takes_nothing_of_the_time_for_connecting(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    connector(server, observer, Slow(server, takes_s=4.0)).open(within(server))
+    connector(server, observer, Slow(server, takes_s=4.0)).open(within(server, 7.5))
+    assert server.time_limits_s == [pytest.approx(5.0), pytest.approx(3.0)]  # the deadline is not put off
 
 
 def test_a_file_of_authorities_that_is_missing_is_found_before_anything_is_opened(

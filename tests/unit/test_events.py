@@ -29,6 +29,8 @@ def test_the_events_are_those_that_the_issue_promises() -> None:
         "ConnectionReused",
         "ConnectionReplaced",
         "ConnectFailed",
+        "CredentialsFetched",
+        "CredentialsFailed",
         "PingFailed",
         "TransactionRolledBack",
         "ConnectionClosed",

@@ -143,6 +143,7 @@ MYSQL = [
     (1049, "Unknown database 'shop'", ConnectError, False),
     (1053, "Server shutdown in progress", ConnectError, True),
     (1129, "Host '10.0.0.7' is blocked because of many connection errors", AuthenticationError, False),
+    (2059, "the server asks for the password in clear, and there is no TLS", TlsError, False),
     (1130, "Host '10.0.0.7' is not allowed to connect to this server", AuthenticationError, False),
     (1203, "User app already has more than 'max_user_connections' active connections", ProxyBusyError, True),
     (1226, "User 'app' has exceeded the 'max_user_connections' resource", ProxyBusyError, True),

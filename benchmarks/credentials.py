@@ -1,0 +1,92 @@
+"""A whole cold process to its first row by IAM and by secret, against the bare driver with a static password.
+
+The server's password is the token that is signed at one fixed moment, so that a real server can check it; Secrets
+Manager is moto, and the extension a stand-in, each in the parent process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from benchmarks.cold import _BY_HAND, _BY_LIBRARY, _compile, _process
+from benchmarks.subjects import running
+from lambda_dbconn import Secret
+from lambda_dbconn.credentials.aws_keys import AwsKeys
+from lambda_dbconn.credentials.sigv4 import sign_token
+from tests.support.secrets_manager import REGION, local_extension, local_secrets_manager
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lambda_dbconn.testing.servers import LocalServer
+
+TARGET = 1.10
+
+_KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "example"}
+_MOMENT_S, _MOMENT = 1.8e9, "20270115T080000Z"
+_AT_THE_MOMENT = f"import time\ntime.time = lambda: {_MOMENT_S}\n"
+
+
+def measure(engine: str, *, runs: int = 21) -> str:
+    """Return lines of results for an engine: medians of alternating processes, bytecode compiled first."""
+    _compile()
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # moto's server logs every request
+    with ExitStack() as stack:
+        server, static = stack.enter_context(running(engine))
+        manager = stack.enter_context(local_secrets_manager())
+        extension = stack.enter_context(local_extension(manager))
+        where = {name: value for name, value in static.items() if name not in ("DB_USER", "DB_PASSWORD")}
+        secret_id = manager.put(json.dumps({"username": server.user, "password": server.password}))
+        by_secret = {**where, **manager.environment(), "DB_SECRET_ID": secret_id}
+        paths: dict[str, tuple[str, Mapping[str, str]]] = {
+            "password": (_BY_LIBRARY, static),
+            "secret, extension": (_BY_LIBRARY, {**by_secret, **extension.environment()}),
+            "secret, botocore": (_BY_LIBRARY, by_secret),
+        }
+        lines = [_compare(engine, static, paths, runs)]
+        _let_the_token_in(server)
+        signing = {"DB_AUTH": "iam", "DB_USER": server.user, "DB_SIGNING_HOST": server.host, "DB_REGION": REGION}
+        by_iam = {"IAM": (_AT_THE_MOMENT + _BY_LIBRARY, {**where, **_KEYS, **signing})}
+        bare = static | {"DB_PASSWORD": _token(server).reveal()}
+        lines.append(_compare(engine, bare, by_iam, runs))
+    return "\n".join(lines)
+
+
+def _compare(
+    engine: str, bare: Mapping[str, str], paths: Mapping[str, tuple[str, Mapping[str, str]]], runs: int
+) -> str:
+    hand: list[float] = []
+    added: dict[str, list[float]] = {name: [] for name in paths}
+    for run in range(runs + 1):
+        hand_ms = _process(_BY_HAND[engine], bare)[0]
+        elapsed_ms = {name: _process(code, environ)[0] for name, (code, environ) in paths.items()}
+        if run == 0:
+            continue  # what is read from disk the first time
+        hand.append(hand_ms)
+        for name, value in elapsed_ms.items():
+            added[name].append(value - hand_ms)
+    bare_ms = statistics.median(hand)
+    return "\n".join(
+        f"{engine:<11}{name:<18}bare {bare_ms:6.1f} ms   added {statistics.median(values):5.1f} ms   "
+        f"ratio {1 + statistics.median(values) / bare_ms:.3f} (target {TARGET})"
+        for name, values in added.items()
+    )
+
+
+def _token(server: LocalServer) -> Secret:
+    keys = AwsKeys(access_key_id=_KEYS["AWS_ACCESS_KEY_ID"], secret_access_key=Secret(_KEYS["AWS_SECRET_ACCESS_KEY"]))
+    return sign_token(host=server.host, port=server.port, user=server.user, region=REGION, keys=keys, timestamp=_MOMENT)
+
+
+def _let_the_token_in(server: LocalServer) -> None:
+    """Make the token the user's password; PostgreSQL is to ask for it in clear inside TLS, as RDS does."""
+    if server.engine == "postgresql":
+        server.execute(f"ALTER ROLE {server.user} PASSWORD '{_token(server).reveal()}'")
+        (server.home / "data" / "pg_hba.conf").write_text("local all postgres trust\nhostssl all all all password\n")
+        server.execute("SELECT pg_reload_conf()")
+    else:
+        server.execute(f"ALTER USER {server.user}@'%' IDENTIFIED BY '{_token(server).reveal()}'")

@@ -1,0 +1,95 @@
+"""The AWS keys that the function runs with: from the environment where they are sure to be fresh, else from botocore.
+
+Sources: Lambda guide, "Defined runtime environment variables" and "Activating and managing Lambda SnapStart".
+"""
+
+from __future__ import annotations
+
+import sys
+
+from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.errors import CredentialsError, without_frames
+from lambda_dbconn.secret import Secret
+from lambda_dbconn.settings import environment
+from lambda_dbconn.value import Value
+
+if TYPE_CHECKING:
+    from typing import Any
+
+_REMEDY = "Run where a role gives credentials, or install lambda-dbconn[aws] for profiles and the like."
+
+# Where one of these is set the environment's keys are not the role's, or may have expired.
+_BETTER_ASK = (
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CREDENTIAL_EXPIRATION",
+)
+
+
+class AwsKeys(Value):
+    """What AWS requests are signed with.
+
+    Attributes:
+        access_key_id: The key's public part.
+        secret_access_key: Its secret part.
+        session_token: What goes with keys that expire.
+    """
+
+    access_key_id: str
+    secret_access_key: Secret
+    session_token: Secret | None = None
+
+
+class FunctionKeys:
+    """Gives the keys of the function's role as they are now; threads may share it.
+
+    What comes from botocore's chain, botocore keeps fresh.
+    Under SnapStart the runtime sets no keys but a container URI, and what a snapshot remembers may have expired.
+    """
+
+    def __init__(self) -> None:
+        self._found: Any = None
+
+    def __call__(self) -> AwsKeys:
+        """Return the keys that are valid now. Free from the environment; through botocore, what its source costs.
+
+        botocore's own time limits apply: a second or two for a container's or an instance's address.
+
+        Raises:
+            CredentialsError: There are none.
+        """
+        is_snapshot = environment("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start"
+        if not is_snapshot and not any(environment(name) for name in _BETTER_ASK):
+            access_key, secret_key = environment("AWS_ACCESS_KEY_ID"), environment("AWS_SECRET_ACCESS_KEY")
+            if access_key and secret_key:
+                return _keys(access_key, secret_key, environment("AWS_SESSION_TOKEN"))
+        return self._through_botocore()
+
+    def _through_botocore(self) -> AwsKeys:
+        outer = sys.exception()
+        try:
+            from botocore.exceptions import BotoCoreError, ClientError
+            from botocore.session import get_session
+        except ImportError as exc:
+            raise CredentialsError(
+                "the environment holds no AWS keys that are sure to be fresh, and botocore is not installed",
+                remedy=_REMEDY,
+            ) from exc
+        try:
+            if self._found is None:
+                self._found = get_session().get_credentials()
+            if self._found is not None:
+                return _keys(*self._found.get_frozen_credentials()[:3])
+        except (BotoCoreError, ClientError, RuntimeError) as exc:  # RuntimeError: refreshed, and still expired
+            raise CredentialsError(
+                f"no AWS keys could be had: {type(exc).__name__}: {exc}", remedy=_REMEDY, retryable=True
+            ) from without_frames(exc, outer=outer)
+        raise CredentialsError("no AWS keys are to be found", remedy=_REMEDY)
+
+
+def _keys(access_key: str, secret_key: str, token: str | None) -> AwsKeys:
+    return AwsKeys(
+        access_key_id=access_key,
+        secret_access_key=Secret(secret_key),
+        session_token=Secret(token) if token else None,
+    )

@@ -1,0 +1,120 @@
+"""Log in with an IAM token, signed here for each physical connection.
+
+A token is valid for fifteen minutes and needed only while logging in; signing one takes a tenth of a millisecond, so
+none is kept: no token outlives the keys that signed it. No SDK is imported while the environment holds the function's
+keys.
+Sources: RDS user guide, "IAM database authentication" and "Connecting to a database through RDS Proxy".
+"""
+
+from __future__ import annotations
+
+import time
+
+from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.clock import SystemClock
+from lambda_dbconn.credentials import Credentials
+from lambda_dbconn.credentials.aws_keys import FunctionKeys
+from lambda_dbconn.credentials.sigv4 import sign_token
+from lambda_dbconn.endpoint import classify
+from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.settings import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from lambda_dbconn.clock import Clock
+    from lambda_dbconn.credentials.aws_keys import AwsKeys
+    from lambda_dbconn.deadline import Deadline
+    from lambda_dbconn.endpoint import Endpoint
+    from lambda_dbconn.settings import Settings
+
+
+class IamProvider:
+    """Signs a token for each connection. Threads may share it.
+
+    Args:
+        keys: Where the AWS keys come from, instead of the function's role; called for each connection.
+        names_behind: Returns the names that a host is an alias of; asked only about hosts that are not RDS's.
+        clock: Tells the time of signing.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: Callable[[], AwsKeys] | None = None,
+        names_behind: Callable[[str], Iterable[str]] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._keys = keys if keys is not None else FunctionKeys()
+        self._names_behind = names_behind if names_behind is not None else _names_behind
+        self._clock: Clock = clock if clock is not None else SystemClock()
+
+    def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:  # noqa: ARG002 - nothing of ours waits
+        """Return the user with a new token.
+
+        No round trip with keys from the environment; with botocore's chain, what its source costs.
+
+        Raises:
+            ConfigurationError: It is not known which host or region to sign for; or the settings do not say `iam`,
+                which is what makes sure that a token only ever goes through verified TLS.
+            CredentialsError: There are no AWS keys.
+        """
+        if settings.auth != "iam":
+            raise ConfigurationError(
+                f"{settings.variable('auth')} is {settings.auth!r}, but the provider gives IAM tokens; accepted: iam"
+            )
+        endpoint = self._signing_endpoint(settings)
+        region = endpoint.region or settings.region or environment("AWS_REGION")
+        if region is None:
+            raise ConfigurationError(
+                f"{settings.variable('region')} is not set, and {endpoint.host} does not name its region"
+            )
+        assert settings.user is not None  # noqa: S101 - settings with `iam` have one
+        token = sign_token(
+            host=endpoint.host,
+            port=settings.port,
+            user=settings.user,
+            region=region,
+            keys=self._keys(),
+            timestamp=time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.wall())),
+        )
+        return Credentials(user=settings.user, password=token)
+
+    def refused(self, credentials: Credentials) -> bool:  # noqa: ARG002 - the next would be refused likewise
+        """Say that a new token would fare no better: this one was new."""
+        return False
+
+    def _signing_endpoint(self, settings: Settings) -> Endpoint:
+        """Return the endpoint whose name the token is signed for: RDS accepts no alias there.
+
+        That is the server's name if it is RDS's or `signing_host` says so, else the RDS name among those that the host
+        is an alias of: one DNS look-up, which no RDS host needs.
+
+        Raises:
+            ConfigurationError: There is no such name.
+        """
+        endpoint = classify(settings.server_name)
+        if endpoint.is_rds or settings.signing_host is not None:
+            return endpoint
+        for name in self._names_behind(endpoint.host):
+            try:
+                found = classify(name.removesuffix("."))
+            except ConfigurationError:
+                continue
+            if found.is_rds:
+                return found
+        raise ConfigurationError(
+            f"{settings.host} is not an RDS host, nor an alias of one: an IAM token must name the RDS host",
+            remedy=f"Set {settings.variable('signing_host')} to the proxy's, cluster's or instance's own name.",
+        )
+
+
+def _names_behind(host: str) -> list[str]:
+    """Return the names that a host is an alias of, as far as the resolver tells."""
+    import socket
+
+    try:
+        canonical, aliases, _ = socket.gethostbyname_ex(host)
+    except (OSError, UnicodeError):
+        return []
+    return [*aliases, canonical]
