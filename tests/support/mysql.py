@@ -138,6 +138,8 @@ def _program_line() -> list[str]:
     loaders = sorted(_ROOT.glob("usr/lib/*-linux-gnu/ld-linux-*.so.*"))
     if not loaders or not _PROGRAM.exists():
         raise ServerUnavailableError(f"no program mysqld in {_ROOT}; {_ADVICE}")
+    if not process.is_within_reach(loaders[0]):
+        raise ServerUnavailableError(f"{_ROOT} cannot be entered by the account that servers run as here")
     library = loaders[0].parent
     return [str(loaders[0]), "--library-path", str(library), str(_PROGRAM)]
 

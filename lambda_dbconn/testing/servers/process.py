@@ -67,34 +67,39 @@ def hand_over(directory: Path) -> None:
 
 
 @cache
-def within_reach(folder: Path, program: str, *, trees: tuple[Path, ...]) -> Path:
-    """Return a folder of programs that the servers' account can run: `folder`, or the same in a copy of `trees`.
-
-    The trees lie side by side, and `folder` in one of them: programs find their libraries by relative paths.
-
-    A virtual environment below root's home cannot be entered by the account that stands in for root where user
-    namespaces are forbidden, in most containers; and folder modes are not ours to change.
-    """
+def is_within_reach(program: Path) -> bool:
+    """Say whether the servers' account can run a program; a folder on the way to it may be closed to that account."""
     identity = _identity()
-    if identity.user_id is None:
-        return folder
     try:
         subprocess.run(
-            [folder / program, "--version"],
+            [program, "--version"],
             user=identity.user_id,
             group=identity.group_id,
-            extra_groups=(),
+            extra_groups=None if identity.user_id is None else (),
             capture_output=True,
             cwd="/",
             check=True,
         )
-    except (PermissionError, subprocess.CalledProcessError):
-        home = make_temporary_directory()
-        for tree in trees:
-            shutil.copytree(tree, home / tree.name, symlinks=True)
-        hand_over(home)
-        return home / folder.relative_to(trees[0].parent)
-    return folder
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+@cache
+def within_reach(folder: Path, program: str, *, trees: tuple[Path, ...]) -> Path:
+    """Return a folder of programs that the servers' account can run: `folder`, or the same in a copy of `trees`.
+
+    The trees lie side by side, and `folder` in one of them: programs find their libraries by relative paths.
+    A virtual environment below root's home cannot be entered by the account that stands in for root where user
+    namespaces are forbidden, in most containers; and folder modes are not ours to change.
+    """
+    if is_within_reach(folder / program):
+        return folder
+    home = make_temporary_directory()
+    for tree in trees:
+        shutil.copytree(tree, home / tree.name, symlinks=True)
+    hand_over(home)
+    return home / folder.relative_to(trees[0].parent)
 
 
 class _ReaperPipe:
