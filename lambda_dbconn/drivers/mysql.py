@@ -139,7 +139,9 @@ class MysqlDriver:
             except Exception as exc:  # noqa: BLE001 - what PyMySQL cannot read it meets with ValueError, IndexError…
                 number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
                 text = str(exc.args[1]) if number and len(exc.args) > 1 else str(exc)
-                raise connect_error("mysql", where, text, number=number) from without_frames(exc, outer=outer)
+                is_token = settings.auth == "iam"
+                error = connect_error("mysql", where, text, number=number, is_token=is_token)
+                raise error from without_frames(exc, outer=outer)
             connection.limit(None)
             return connection
 
