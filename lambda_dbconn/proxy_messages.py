@@ -41,6 +41,7 @@ _WRONG_NAME = (
     "RDS host's own name."
 )
 _OTHER_ENGINE = "Check ENGINE and PORT: what answers there is not PostgreSQL."
+_ACCESS_DENIED = 1045
 _UNREACHABLE = "Check that the server is up and listening, and that HOST and PORT are right."
 
 
@@ -146,7 +147,7 @@ _ROWS: tuple[tuple[str, int, str, type[LambdaDbConnError], bool, str], ...] = (
 )
 
 
-def connect_error(engine: str, where: str, text: str, *, number: int = 0) -> LambdaDbConnError:
+def connect_error(engine: str, where: str, text: str, *, number: int = 0, is_token: bool = False) -> LambdaDbConnError:
     """Return the error that a failed connect means; the caller raises it from the driver's own.
 
     Args:
@@ -154,10 +155,16 @@ def connect_error(engine: str, where: str, text: str, *, number: int = 0) -> Lam
         where: Host, port, user and database, for the message.
         text: What the driver said.
         number: MySQL's error number, if there is one.
+        is_token: An IAM token was given: MySQL's words for a refused one are those for a wrong password.
     """
     text = " ".join(text.split())
     plain = text.lower()
     for row_engine, row_number, needle, error, is_retryable, remedy in _ROWS:
         if row_engine in ("", engine) and row_number in (0, number) and needle in plain:
-            return error(f"cannot connect to {where}: {text}", remedy=remedy, retryable=is_retryable)
+            is_refused_token = is_token and row_number == _ACCESS_DENIED
+            return error(
+                f"cannot connect to {where}: {text}",
+                remedy=_IAM if is_refused_token else remedy,
+                retryable=is_retryable,
+            )
     return ConnectError(f"cannot connect to {where}: {text}", remedy=_UNREACHABLE, retryable=False)

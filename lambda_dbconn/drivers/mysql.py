@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, Self
 
     from lambda_dbconn.credentials import Credentials
+    from lambda_dbconn.errors import LambdaDbConnError
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
 
@@ -167,12 +168,12 @@ class MysqlDriver:
                 if watchdog.has_bitten:
                     raise TimeoutError
             except Exception as exc:  # noqa: BLE001 - what PyMySQL cannot read it meets with ValueError, IndexError…
-                if watchdog is not None and watchdog.has_bitten:
-                    late = f"no login at {where} within {limit_s:.2f} s"
-                    raise ConnectTimeoutError(late) from without_frames(exc, outer=outer)
-                number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
-                text = str(exc.args[1]) if number and len(exc.args) > 1 else str(exc)
-                raise connect_error("mysql", where, text, number=number) from without_frames(exc, outer=outer)
+                is_late = watchdog is not None and watchdog.has_bitten
+                if is_late:
+                    error: LambdaDbConnError = ConnectTimeoutError(f"no login at {where} within {limit_s:.2f} s")
+                else:
+                    error = _meaning(exc, where, is_token=settings.auth == "iam")
+                raise error from without_frames(exc, outer=outer)
             return connection
 
         return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
@@ -275,6 +276,13 @@ class MysqlDriver:
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             self._contexts[cafile] = context
         return context
+
+
+def _meaning(exc: Exception, where: str, *, is_token: bool) -> LambdaDbConnError:
+    """Say what PyMySQL's failure to connect means: by the server's number and words, if there are any."""
+    number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
+    text = str(exc.args[1]) if number and len(exc.args) > 1 else str(exc)
+    return connect_error("mysql", where, text, number=number, is_token=is_token)
 
 
 def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLContext | None) -> Connection:

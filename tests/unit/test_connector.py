@@ -288,7 +288,7 @@ def test_credentials_that_never_come_end_with_the_connect_timeout(
 
 
 def test_credentials_that_cannot_be_had_are_asked_for_once(server: FakeServer, observer: RecordingObserver) -> None:
-    with pytest.raises(CredentialsError, match=r"throttled$"):
+    with pytest.raises(CredentialsError, match=r"throttled\. "):
         connector(server, observer, Throttled(1000, retryable=False)).open(within(server))
     assert server.clock.slept_s == []
     assert len(observer.of(ConnectFailed)) == 1
