@@ -147,6 +147,9 @@ def test_a_server_that_died_by_itself_can_be_started_again(own_server: LocalServ
 def test_a_frozen_server_is_silent_until_it_thaws(own_server: LocalServer) -> None:
     with closing(connect(own_server)) as connection:
         own_server.freeze()
+        # A signal stops a process's threads one after the other, each when it next looks.
+        tasks = Path(f"/proc/{own_server.pid}/task")
+        wait_until(lambda: all(") T " in (task / "stat").read_text() for task in tasks.iterdir()))
         answers: list[int] = []
         asking = threading.Thread(target=lambda: answers.append(query(connection, "SELECT 1")))
         asking.start()
