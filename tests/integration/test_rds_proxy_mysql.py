@@ -111,9 +111,8 @@ def test_large_values_pass_in_both_directions(mariadb: LocalMariaDB, proxy: Loca
     mariadb.execute("SET GLOBAL max_allowed_packet = 67108864")  # of connections that are opened from now on
     try:
         with closing(connect(proxy, mariadb.password, max_allowed_packet=64 << 20)) as connection:
-            # More than 16 MB come in several packets. Not more than a megabyte is sent: see the known defect in
-            # LocalRdsProxy's docstring.
-            assert len(value(connection, f"SELECT '{'x' * 1_000_000}'")) == 1_000_000
+            # More than 16 MB go in several packets.
+            assert len(value(connection, f"SELECT '{'x' * 20_000_000}'")) == 20_000_000
             assert len(value(connection, "SELECT REPEAT('x', 20000000)")) == 20_000_000
             assert proxy.stats().pins == {"The statement is longer than 16 KB.": 1}
     finally:

@@ -63,9 +63,6 @@ class LocalRdsProxy(ProxyOptions):
       the same database connection again, which is likely and not certain. COM_CHANGE_USER and replication are
       refused. SET LOCAL does not pin, and stays on the connection.
 
-    Known defect: a client that sends a statement or parameter of 16 MB or more may wait for ever. Seen with both
-    engines, each once in a dozen runs on a busy machine; the cause, here or in the clients' TLS, has not been found.
-
     Besides the methods it has the attributes of `ProxyOptions`, which are its keyword arguments.
     """
 

@@ -84,22 +84,23 @@ class Stream(asyncio.Protocol):
             StreamEndedError: It ended before.
         """
         while len(self.buffer) < count:
-            await self.more()
+            await self.more_than(len(self.buffer))
         taken = bytes(self.buffer[:count])
         del self.buffer[:count]
         return taken
 
-    async def more(self) -> None:
-        """Wait until something more is in `buffer`.
+    async def more_than(self, count: int) -> None:
+        """Wait until `buffer` holds more than so many bytes; no time if it has grown while the caller was waiting.
 
         Raises:
             StreamEndedError: Nothing more will come.
         """
-        if self.is_ended:
-            raise StreamEndedError
-        self._transport.resume_reading()
-        self._arrived = asyncio.get_running_loop().create_future()
-        await self._arrived
+        while len(self.buffer) <= count:
+            if self.is_ended:
+                raise StreamEndedError
+            self._transport.resume_reading()
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
 
     def write(self, data: bytes) -> None:
         """Send, at the latest when the other side takes it; `drain` says when enough of it has gone."""
@@ -181,9 +182,10 @@ class Relay:
         Raises:
             StreamEndedError: The source ended before.
         """
-        while len(self.source.buffer) - self._passed < count:
+        if len(self.source.buffer) - self._passed < count:
             await self.flush()
-            await self.source.more()
+        while len(self.source.buffer) - self._passed < count:
+            await self.source.more_than(len(self.source.buffer))
         return bytes(self.source.buffer[self._passed : self._passed + count])
 
     async def pass_on(self, count: int) -> None:
@@ -196,7 +198,7 @@ class Relay:
             count -= available
             self._passed += available
             await self.flush()
-            await self.source.more()
+            await self.source.more_than(self._passed)
         self._passed += count
 
     async def drop(self, count: int) -> None:
@@ -209,7 +211,7 @@ class Relay:
         while (available := len(self.source.buffer)) < count:
             count -= available
             self.source.buffer.clear()
-            await self.source.more()
+            await self.source.more_than(0)
         del self.source.buffer[:count]
 
     def unsent(self) -> bytes:
