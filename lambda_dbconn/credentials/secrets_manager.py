@@ -66,7 +66,8 @@ class SecretsManagerProvider:
         self._nearest = nearest
         self._service: SecretSource = service or ServiceSource(region=_region_of(secret_id) or region)
         self._clock: Clock = clock if clock is not None else SystemClock()
-        self._tell: Callable[[Event], None] = _ignore
+        self._untold: list[Event] = []  # what `from_env` has read, before there is a manager to listen
+        self._tell: Callable[[Event], None] = self._untold.append
         self._reading = allocate_lock()
         self._known: SecretContent | None = None
         self._refused: Credentials | None = None
@@ -74,8 +75,11 @@ class SecretsManagerProvider:
         self._round_began: tuple[float, float] | None = None
 
     def listen(self, tell: Callable[[Event], None]) -> None:
-        """Tell events to this callable from now on."""
+        """Tell events to this callable from now on, and first what nobody has heard yet."""
         self._tell = tell
+        for event in self._untold:
+            tell(event)
+        self._untold.clear()
 
     def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:
         """Return the secret's user and password; a read of the secret the first time, nothing afterwards.
@@ -191,7 +195,3 @@ def _region_of(secret_id: str) -> str | None:
     parts = secret_id.split(":")
     region = 3
     return parts[region] or None if parts[0] == "arn" and len(parts) > region else None
-
-
-def _ignore(_event: Event) -> None:
-    """Be nobody who wants to know."""

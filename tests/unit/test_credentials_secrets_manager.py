@@ -170,6 +170,21 @@ def test_what_the_secret_says_of_the_settings_is_read_once_for_both(shop: Shop, 
     assert shop.service.reads == ["AWSCURRENT"]
 
 
+def test_what_was_read_before_there_was_a_manager_is_told_once_there_is(
+    server: FakeServer, observer: RecordingObserver, clock: FakeClock
+) -> None:
+    nearest = Source("extension", AWSCURRENT=CredentialsError("not ready", remedy="Wait."))
+    service = Source(AWSCURRENT=secret("one"))
+    provider = SecretsManagerProvider("prod/shop", nearest=nearest, service=service, clock=clock)
+    provider.settings(Deadline(None, reserve_s=0, clock=clock))
+    for _ in range(2):  # the second has nothing left to hear
+        ConnectionManager(SETTINGS, credentials=provider, driver=FakeDriver(server), observer=observer, clock=clock)
+    failed, fetched = observer.events
+    assert isinstance(failed, CredentialsFailed)
+    assert (failed.source, failed.error, failed.endpoint) == ("extension", "not ready", "")
+    assert fetched == CredentialsFetched(endpoint="", source="secrets_manager", stage="AWSCURRENT")
+
+
 @pytest.mark.parametrize(
     ("secret_id", "region"), [(ARN, "eu-west-1"), ("prod/shop", "us-east-2"), ("arn:aws", "us-east-2")]
 )
