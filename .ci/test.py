@@ -12,7 +12,7 @@ def main(arguments):
     pythons = find_pythons()
     print("Testing on Python " + ", ".join("%d.%d (%s)" % (*version, path) for version, path in pythons.items()))
     if subprocess.call([sys.executable, "-m", "tests.support.mysql"]) != 0:
-        print("MySQL, which stable Debian does not have, could not be installed: its tests will be skipped.")
+        print("MySQL and MySQL Router, from Debian's unstable suite, could not be had: their tests will be skipped.")
     os.environ["LAMBDA_DBCONN_MYSQL_CACHE"] = os.path.abspath(os.path.join(".cache", "mysql"))
     environments = ["lint", "typing", "oldest"] + ["py%d%d" % version for version in pythons]
     # Two at a time: the tests wait for servers more than they compute. Each one's output is shown when it ends.

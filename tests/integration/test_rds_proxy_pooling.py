@@ -7,13 +7,21 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pymysql
 import pytest
 
 from lambda_dbconn.testing.rds_proxy.pinning import pin_reason
 from tests.support.clients import wait_until
-from tests.support.rds_proxy import DRIVER_ERRORS, clients, connect, database_session, make_proxy, rows, value
+from tests.support.rds_proxy import (
+    DRIVER_ERRORS,
+    break_socket,
+    clients,
+    connect,
+    database_session,
+    make_proxy,
+    rows,
+    value,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,15 +134,6 @@ def test_a_client_that_leaves_while_it_waits_runs_nothing(server: LocalServer) -
         rows(holder, "COMMIT")
         wait_until(lambda: proxy.stats().borrowed_connections == 0)
         assert value(holder, "SELECT count(*) FROM left_behind") == 0
-
-
-def break_socket(connection: Any) -> None:
-    import os
-    import socket
-
-    fileno = connection.fileno() if isinstance(connection, psycopg.Connection) else connection._sock.fileno()
-    with socket.socket(fileno=os.dup(fileno)) as raw:
-        raw.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_client_that_leaves_in_a_transaction_costs_its_database_connection(

@@ -10,6 +10,7 @@ import pytest
 from lambda_dbconn.testing.certificates import Certificates
 from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres, LocalServer, ServerUnavailableError
 from tests.support.mysql import LocalMySQL, install
+from tests.support.mysql_router import LocalMySqlRouter
 from tests.support.pgbouncer import LocalPgBouncer
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _Server = TypeVar("_Server", bound=LocalServer)
 
 def pytest_report_header() -> list[str]:
     """Say which servers the tests would start."""
-    engines = (LocalPostgres, LocalMariaDB, LocalPgBouncer, LocalMySQL)
+    engines = (LocalPostgres, LocalMariaDB, LocalPgBouncer, LocalMySQL, LocalMySqlRouter)
     return [f"{engine.__name__}: {_version(engine.version)}" for engine in engines]
 
 
@@ -98,6 +99,25 @@ def own_postgres(certificates: Certificates) -> Iterator[LocalPostgres]:
 def own_mariadb(certificates: Certificates) -> Iterator[LocalMariaDB]:
     """A MariaDB that the test may freeze, kill and restart."""
     yield from _running(LocalMariaDB(certificates=certificates))
+
+
+@pytest.fixture(scope="module")
+def pooled_postgres(certificates: Certificates) -> Iterator[LocalPostgres]:
+    """A PostgreSQL for the poolers of one module, which count its sessions; PgBouncer is there, too."""
+    server = LocalPostgres(certificates=certificates)
+    _require(LocalPgBouncer(backend=server, certificates=certificates))
+    yield from _running(server)
+
+
+@pytest.fixture(scope="module")
+def pooled_mysql(certificates: Certificates) -> Iterator[LocalMySQL]:
+    """A MySQL for the poolers of one module, which count its sessions; MySQL Router is there, too."""
+    if _is_set(*_REQUIRE_MYSQL):
+        install()
+    server = LocalMySQL(certificates=certificates)
+    router = LocalMySqlRouter(backend=server, certificates=certificates, idle_connections=1)
+    _require(router, required_by=_REQUIRE_MYSQL)
+    yield from _running(server, required_by=_REQUIRE_MYSQL)
 
 
 @pytest.fixture(params=["postgres", "mariadb"])

@@ -1,7 +1,7 @@
-"""A real MySQL server, which stable Debian does not have: taken from Debian's unstable suite.
+"""A real MySQL server and MySQL Router, which stable Debian does not have: taken from Debian's unstable suite.
 
-`python -m tests.support.mysql` downloads it with apt into private directories and unpacks it under
-`.cache/mysql`; the system is left as it was. It runs with its own loader and C library.
+`python -m tests.support.mysql` downloads them with apt into private directories and unpacks them under
+`.cache/mysql`; the system is left as it was. They run with their own loader and C library.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from lambda_dbconn.testing.servers.templates import run_setup
 
 # The variable is for test runs from a copy of the checkout.
 CACHE = Path(os.environ.get("LAMBDA_DBCONN_MYSQL_CACHE") or Path(__file__).parents[2] / ".cache" / "mysql")
-_ROOT = CACHE / "root"
-_PROGRAM = _ROOT / "usr" / "sbin" / "mysqld"
+ROOT = CACHE / "root"
+_SERVER = Path("usr", "sbin", "mysqld")
+ROUTER = Path("usr", "bin", "mysqlrouter")
 _SUITE = "sid"
+_PACKAGES = ("mysql-server-core", "mysql-router")  # of one source package, so always of one version
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _DOWNLOAD_TIMEOUT_S = 300.0
 _ADVICE = "install it, on Debian, with `python -m tests.support.mysql`"
@@ -32,11 +34,11 @@ class LocalMySQL(LocalMariaDB):
     @classmethod
     def version(cls) -> str:
         """Say what would be started, without starting it."""
-        loader, *arguments = _program_line()
+        loader, *arguments = program_line(_SERVER)
         return program_version(Path(loader), *arguments, "--version")
 
     def _program_line(self) -> list[str]:
-        return [*_program_line(), "--no-defaults"]
+        return [*program_line(_SERVER), "--no-defaults"]
 
     def _build(self, folder: Path) -> None:
         accounts_path = folder / "accounts.sql"
@@ -49,12 +51,12 @@ class LocalMySQL(LocalMariaDB):
         run_setup(folder, *self._program_line(), "--initialize-insecure", *self._settings(options))
 
     def _options(self) -> dict[str, str]:
-        share = _ROOT / "usr" / "share" / "mysql"
+        share = ROOT / "usr" / "share" / "mysql"
         return {
-            "basedir": str(_ROOT / "usr"),
+            "basedir": str(ROOT / "usr"),
             "lc-messages-dir": str(share),
             "character-sets-dir": str(share / "charsets"),
-            "plugin-dir": str(_ROOT / "usr" / "lib" / "mysql" / "plugin"),
+            "plugin-dir": str(ROOT / "usr" / "lib" / "mysql" / "plugin"),
             "secure-file-priv": "NULL",
             "innodb-buffer-pool-size": "32M",
             "innodb-redo-log-capacity": "32M",
@@ -68,12 +70,27 @@ class LocalMySQL(LocalMariaDB):
 
 
 def mysql_is_available() -> bool:
-    """Say whether MySQL has been installed for these tests."""
-    return _PROGRAM.exists()
+    """Say whether all of MySQL has been installed for these tests."""
+    return (ROOT / _SERVER).exists() and (ROOT / ROUTER).exists()
+
+
+def program_line(program: Path, *library_folders: Path) -> list[str]:
+    """Say how to call one of the programs, all paths being relative to `ROOT`.
+
+    Raises:
+        ServerUnavailableError: It is not there, or not for the account that servers run as.
+    """
+    loaders = sorted(ROOT.glob("usr/lib/*-linux-gnu/ld-linux-*.so.*"))
+    if not loaders or not (ROOT / program).exists():
+        raise ServerUnavailableError(f"no program {program.name} in {ROOT}; {_ADVICE}")
+    if not process.is_within_reach(loaders[0]):
+        raise ServerUnavailableError(f"{ROOT} cannot be entered by the account that servers run as here")
+    libraries = ":".join(map(str, [loaders[0].parent, *(ROOT / folder for folder in library_folders)]))
+    return [str(loaders[0]), "--library-path", libraries, str(ROOT / program)]
 
 
 def install() -> None:
-    """Download and unpack the server, 60 MB; nothing happens when it is there.
+    """Download and unpack server and router, 80 MB; nothing happens when they are there.
 
     Raises:
         ServerUnavailableError: The machine is not a Debian with its archive within reach.
@@ -88,13 +105,14 @@ def install() -> None:
     (apt / "status").touch()  # no package counts as installed, so all that it needs is downloaded
     (apt / "etc" / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {_archive_uri()} {_SUITE} main\n")
     _run_apt(apt, "update")
-    _run_apt(apt, "install", "--yes", "--download-only", "mysql-server-core")
+    _run_apt(apt, "install", "--yes", "--download-only", *_PACKAGES)
     unpacked = CACHE / "unpacked"
     for package in sorted((apt / "cache" / "archives").glob("*.deb")):
         if "perl" not in package.name:
             subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True, capture_output=True)
     shutil.rmtree(apt)
-    unpacked.rename(_ROOT)  # last, so that an interrupted installation is not taken for a whole one
+    shutil.rmtree(ROOT, ignore_errors=True)  # of a time when less was installed
+    unpacked.rename(ROOT)  # last, so that an interrupted installation is not taken for a whole one
 
 
 def _archive_uri() -> str:
@@ -132,16 +150,6 @@ def _run_apt(state: Path, *arguments: str) -> None:
     )
     if result.returncode != 0:
         raise ServerUnavailableError(f"apt-get {arguments[0]} failed:\n{result.stderr}")
-
-
-def _program_line() -> list[str]:
-    loaders = sorted(_ROOT.glob("usr/lib/*-linux-gnu/ld-linux-*.so.*"))
-    if not loaders or not _PROGRAM.exists():
-        raise ServerUnavailableError(f"no program mysqld in {_ROOT}; {_ADVICE}")
-    if not process.is_within_reach(loaders[0]):
-        raise ServerUnavailableError(f"{_ROOT} cannot be entered by the account that servers run as here")
-    library = loaders[0].parent
-    return [str(loaders[0]), "--library-path", str(library), str(_PROGRAM)]
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from contextlib import closing, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from unittest import mock
 
 import psycopg
@@ -17,10 +19,31 @@ from lambda_dbconn.testing.rds_proxy import AwsKey, LocalRdsProxy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lambda_dbconn.testing.certificates import Certificates
     from lambda_dbconn.testing.servers import LocalServer
 
 KEY = AwsKey(access_key_id="AKIDEXAMPLE", secret_access_key="wJalrXUtnFEMI")
 DRIVER_ERRORS = (psycopg.Error, pymysql.Error)
+
+
+class Reachable(Protocol):
+    """What clients can connect to: a proxy, another pooler, or a server itself."""
+
+    @property
+    def engine(self) -> str:
+        """`postgresql` or `mysql`."""
+
+    @property
+    def host(self) -> str:
+        """Where it listens."""
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+
+    @property
+    def certificates(self) -> Certificates | None:
+        """By whom its certificate is signed."""
 
 
 def make_proxy(server: LocalServer, **options: Any) -> LocalRdsProxy:
@@ -29,7 +52,7 @@ def make_proxy(server: LocalServer, **options: Any) -> LocalRdsProxy:
 
 
 def connect(
-    proxy: LocalRdsProxy,
+    proxy: Reachable,
     password: str,
     *,
     user: str = "app",
@@ -39,6 +62,7 @@ def connect(
 ) -> Any:
     """Connect with autocommit on, unless told otherwise."""
     options = {"autocommit": True, "connect_timeout": 10} | options
+    assert proxy.certificates is not None
     ca_path = proxy.certificates.ca_path
     if proxy.engine == "postgresql":
         return psycopg.connect(
@@ -78,6 +102,13 @@ def close(connection: Any) -> None:
     """Close what may have broken."""
     if isinstance(connection, psycopg.Connection) or connection.open:
         connection.close()
+
+
+def break_socket(connection: Any) -> None:
+    """Vanish without a goodbye."""
+    fileno = connection.fileno() if isinstance(connection, psycopg.Connection) else connection._sock.fileno()
+    with socket.socket(fileno=os.dup(fileno)) as raw:
+        raw.shutdown(socket.SHUT_RDWR)
 
 
 def rows(connection: Any, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
