@@ -83,6 +83,6 @@ def _line(error: click.ClickException) -> str:
     """Say where, what, and, if the call was wrong, where to learn how to call."""
     context = error.ctx if isinstance(error, click.UsageError) else click.get_current_context(silent=True)
     where = context.command_path if context is not None else "lambda-dbconn"
-    what = " ".join(error.format_message().split())
+    what = " ".join(error.format_message().split()).removesuffix(".")
     advice = f" (see {where} --help)" if isinstance(error, click.UsageError) else ""
     return f"{where}: {what}{advice}"

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lambda_dbconn import ConfigurationError, ConnectionManager, LambdaDbConnError, LambdaDbConnWarning, Settings
+from lambda_dbconn import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionManager,
+    LambdaDbConnError,
+    LambdaDbConnWarning,
+    Secret,
+    Settings,
+)
 from lambda_dbconn.cli.requirements import require
-from lambda_dbconn.drivers import load_driver
 from lambda_dbconn.testing.rds_proxy import RunningServer
 from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres, LocalServer, ServerUnavailableError
 from lambda_dbconn.tls import trust_for
@@ -50,16 +58,18 @@ def running_server(url: str) -> tuple[RunningServer, str | None]:
     """
     with warnings.catch_warnings(record=True, category=LambdaDbConnWarning, action="always") as caught:
         settings = _settings(url)
-    for warning in caught:
-        click.echo(f"Warning: {warning.message}", err=True)
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        click.echo(f"Warning: {_in_options(message)}", err=True)
     require(_MODULES[settings.engine], extra="local-proxy")
     try:
-        manager = ConnectionManager(settings, driver=load_driver(settings.engine), observer=_Silence())
-        with closing(manager):
-            manager.warm_up()
         cafile = trust_for(settings).cafile
+        manager: ConnectionManager[Any] = ConnectionManager(settings, observer=_Silence())
+        with closing(manager), manager.connection():
+            pass
     except LambdaDbConnError as error:
-        raise click.ClickException(str(error)) from error
+        is_missing = isinstance(error, AuthenticationError) and settings.password is None
+        hint = f" ({PASSWORD} is not set)" if is_missing else ""
+        raise click.ClickException(_in_options(error.message) + hint) from error
     assert settings.user is not None  # noqa: S101 - a login with a password has one
     server = RunningServer(
         engine=settings.engine,
@@ -73,17 +83,25 @@ def running_server(url: str) -> tuple[RunningServer, str | None]:
 
 
 def _settings(url: str) -> Settings:
-    variables = {"BACKEND_URL": url, PASSWORD: os.environ.get(PASSWORD, ""), "BACKEND_AUTH": "password"}
+    variables = {"BACKEND_URL": url, "BACKEND_AUTH": "password"}
+    password = os.environ.get(PASSWORD)
     try:
-        without_password = Settings.from_env("BACKEND_", environ=variables | {PASSWORD: ""})
-        if without_password.password is not None:
-            raise click.UsageError(f"a password on the command line can be seen by others: put it in {PASSWORD}")
         settings = Settings.from_env("BACKEND_", environ=variables)
+        if settings.password is not None:
+            raise click.UsageError(f"a password on the command line can be seen by others: put it in {PASSWORD}")
+        if password:
+            settings = settings.replace(password=Secret(password))
     except ConfigurationError as error:
-        raise click.UsageError("; ".join(error.faults).replace("BACKEND_URL", "--backend")) from error
+        raise click.UsageError(_in_options("; ".join(error.faults))) from error
     # Few servers for development have TLS, and what they have is no certificate that anybody could verify.
     is_without = settings.endpoint.is_loopback and settings.sslrootcert is None
     return settings.replace(sslmode="disable") if is_without else settings
+
+
+def _in_options(text: str) -> str:
+    """Say a message about variables, which is how the library knows settings, in the words of the command line."""
+    text = text.replace("BACKEND_URL", "--backend")
+    return re.sub(rf"\b(?!{PASSWORD})BACKEND_(\w+)", lambda match: f"{match[1].lower()} in --backend", text)
 
 
 class _Silence:

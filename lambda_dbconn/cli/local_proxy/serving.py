@@ -108,11 +108,14 @@ def summary(stats: Stats) -> str:
 @contextmanager
 def _signals_as_keyboard_interrupt() -> Iterator[None]:
     """Let the first of the ending signals be a KeyboardInterrupt, and those after it nothing: it is being obeyed."""
+    is_ending = False
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        nonlocal is_ending
+        # Not by SIG_IGN: Python would complain of a signal that was on its way already.
+        if not is_ending:
+            is_ending = True
+            raise KeyboardInterrupt
 
     # What is ignored already, as by nohup, stays so.
     before = {number: signal.getsignal(number) for number in _ENDING_SIGNALS}
