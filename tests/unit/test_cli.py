@@ -26,8 +26,11 @@ import click
 
 @click.command("fails-at-once", short_help="Fails.")
 @click.option("--well", is_flag=True)
-def command(well):
+@click.option("--interrupted", is_flag=True)
+def command(well, interrupted):
     import json
+    if interrupted:
+        raise KeyboardInterrupt
     if not well:
         raise click.ClickException("there is\\nno hope.")
     click.echo(json.dumps("well"))
@@ -86,6 +89,12 @@ def test_a_file_in_the_folder_of_commands_is_a_command() -> None:
 def test_a_failure_is_one_line_and_exit_code_1() -> None:
     result = run("fails-at-once")
     assert (result.exit_code, result.output) == (1, "lambda-dbconn: there is no hope\n")
+
+
+@pytest.mark.usefixtures("another_command")
+def test_a_command_that_is_broken_off_ends_as_shells_report_it() -> None:
+    result = run("fails-at-once", "--interrupted")
+    assert (result.exit_code, result.output.strip()) == (130, "")
 
 
 def test_the_shell_is_told_the_commands_and_their_options() -> None:
