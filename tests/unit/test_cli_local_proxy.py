@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ def test_every_option_arrives(orders: list[serving.Order]) -> None:
             most=2,
             borrow_timeout_s=0.5,
             idle_timeout_s=60.0,
-            certificates=Path("here"),
+            certificates=Path("here").resolve(),  # clients may be started elsewhere
             print_env="json",
         )
     ]
@@ -150,6 +151,29 @@ def test_a_secret_proxy_before_a_server_without_a_password_would_let_nobody_in(m
     server = RunningServer(engine="mysql", host="localhost", port=3306, user="app", password="")
     monkeypatch.setattr(serving, "running_server", lambda _url: (server, None))
     assert "BACKEND_PASSWORD" in said(run("--backend", "mysql://app@localhost", "--auth", "secret"))
+
+
+# --- the end
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_ends_it_and_the_next_does_not_disturb_the_end(number: signal.Signals) -> None:
+    before = [signal.getsignal(other) for other in serving._ENDING_SIGNALS]
+    with serving._signals_as_keyboard_interrupt():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        for other in serving._ENDING_SIGNALS:
+            signal.raise_signal(other)
+    assert [signal.getsignal(other) for other in serving._ENDING_SIGNALS] == before
+
+
+def test_a_signal_that_the_parent_has_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with serving._signals_as_keyboard_interrupt():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # --- certificates

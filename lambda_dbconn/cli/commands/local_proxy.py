@@ -85,7 +85,7 @@ def _region(_ctx: click.Context, _option: click.Parameter, value: str) -> str:
 )
 @click.option(
     "--certificates",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
     help="Where certificates are kept, and made when missing. Default: made anew each time.",
 )
 @click.option(
