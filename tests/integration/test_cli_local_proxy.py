@@ -227,6 +227,19 @@ def test_a_client_that_asks_nothing_for_too_long_is_cut_off(postgres: LocalPostg
             wait_for_end(connection.fileno())
 
 
+def test_a_client_that_is_still_there_at_the_end_is_hung_up_on_before_the_summary(
+    postgres: LocalPostgres, tmp_path: Path
+) -> None:
+    arguments = ["--backend", url_of(postgres), "--auth", "secret", "--print-env", "json"]
+    with running_command(tmp_path, *arguments, BACKEND_PASSWORD=postgres.password) as proxy:
+        settings = Settings.from_env(environ=proxy.variables | {"DB_PASSWORD": postgres.password})
+        db: ConnectionManager[Any] = ConnectionManager(settings)
+        with closing(db), db.connection(20) as connection:
+            assert proxy.end(signal.SIGTERM) == (0, "")
+            wait_for_end(connection.fileno())
+    assert "The client connection closed" in proxy.errors.partition("Logins: 1")[0]
+
+
 @pytest.mark.parametrize("password", ["Canary-wrong", ""])
 def test_a_password_that_is_refused_is_found_out_at_once(server: LocalServer, password: str, tmp_path: Path) -> None:
     run = run_to_end("--backend", url_of(server), environ={"BACKEND_PASSWORD": password})
