@@ -98,7 +98,7 @@ def summary(stats: Stats) -> str:
         f"Logins: {stats.logins}, refused: {sum(stats.refused.values())}",
         *(f"  {count} x {text}" for text, count in stats.refused.items()),
         f"Database connections borrowed: {stats.borrows}, waited in vain: {stats.borrow_timeouts}",
-        f"At most at once: {stats.most_client_connections} clients, {stats.most_database_connections} to the database",
+        f"Most clients at once: {stats.most_client_connections}, database connections: {stats.most_database_connections}",
         f"Sessions pinned: {sum(stats.pins.values())}",
         *(f"  {count} x {reason}" for reason, count in stats.pins.items()),
     ]
