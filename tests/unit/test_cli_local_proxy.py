@@ -270,7 +270,7 @@ def test_the_summary_names_refusals_and_pins_with_their_reasons() -> None:
         "Logins: 3, refused: 2",
         "  2 x The IAM authentication failed.",
         "Database connections borrowed: 7, waited in vain: 1",
-        "Most clients at once: 2, database connections: 1",
+        "Most at once: clients 2, database connections 1",
         "Sessions pinned: 1",
         "  1 x SQL created a temporary table.",
     ]

@@ -94,11 +94,12 @@ def serve(order: Order) -> None:
 
 def summary(stats: Stats) -> str:
     """Say what a proxy did."""
+    most_clients, most_connections = stats.most_client_connections, stats.most_database_connections
     rows = [
         f"Logins: {stats.logins}, refused: {sum(stats.refused.values())}",
         *(f"  {count} x {text}" for text, count in stats.refused.items()),
         f"Database connections borrowed: {stats.borrows}, waited in vain: {stats.borrow_timeouts}",
-        f"Most clients at once: {stats.most_client_connections}, database connections: {stats.most_database_connections}",
+        f"Most at once: clients {most_clients}, database connections {most_connections}",
         f"Sessions pinned: {sum(stats.pins.values())}",
         *(f"  {count} x {reason}" for reason, count in stats.pins.items()),
     ]
