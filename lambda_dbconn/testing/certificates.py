@@ -34,6 +34,18 @@ class Certificates:
     other_name_key_path: Path
 
     @classmethod
+    def at(cls, directory: Path) -> Self:
+        """Name the files that `create` wrote, or would write, into a directory; looks at none."""
+        return cls(
+            ca_path=directory / "ca.pem",
+            server_certificate_path=directory / "server.pem",
+            server_key_path=directory / "server.key",
+            other_ca_path=directory / "other_ca.pem",
+            other_name_certificate_path=directory / "other_name.pem",
+            other_name_key_path=directory / "other_name.key",
+        )
+
+    @classmethod
     def create(cls, directory: Path, *, extra_names: Iterable[str] = (), key_kind: KeyKind = "EC") -> Self:
         """Make a new authority and write its certificates into `directory`, which is made when missing.
 
@@ -44,14 +56,7 @@ class Certificates:
 
         key_type = trustme.KeyType.RSA if key_kind == "RSA" else trustme.KeyType.ECDSA
         authority = trustme.CA(key_type=key_type)
-        certificates = cls(
-            ca_path=directory / "ca.pem",
-            server_certificate_path=directory / "server.pem",
-            server_key_path=directory / "server.key",
-            other_ca_path=directory / "other_ca.pem",
-            other_name_certificate_path=directory / "other_name.pem",
-            other_name_key_path=directory / "other_name.key",
-        )
+        certificates = cls.at(directory)
         directory.mkdir(parents=True, exist_ok=True)
         certificates.ca_path.write_bytes(authority.cert_pem.bytes())
         certificates.other_ca_path.write_bytes(trustme.CA().cert_pem.bytes())

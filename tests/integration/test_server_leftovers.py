@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn.testing.servers import process as server_process
 from lambda_dbconn.testing.servers.reaper import living_processes, process_tree
 from tests.support.clients import wait_until
+from tests.support.leftovers import processes_that_mention, read_proc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lambda_dbconn.testing.servers import LocalServer
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc to look at")
@@ -55,14 +53,6 @@ if state != "leaving":
 """
 
 
-@pytest.fixture
-def temporary_directory() -> Iterator[Path]:
-    directory = server_process.make_temporary_directory()
-    directory.chmod(0o755)  # where root has to stand back for `nobody`, that one must get through
-    yield directory
-    server_process.remove_temporary_directory(directory)
-
-
 @pytest.mark.parametrize("state", ["initialising", "running", "frozen", "server killed", "leaving"])
 def test_a_run_that_ends_leaves_nothing_behind(
     server_class: type[LocalServer], state: str, temporary_directory: Path
@@ -97,16 +87,6 @@ def test_a_closed_server_leaves_nothing_even_when_it_was_killed(server_class: ty
     wait_until(lambda: orphaned_shared_memory() <= orphaned_before)
 
 
-def processes_that_mention(directory: Path) -> list[int]:
-    """List the living processes whose environment, arguments or working directory name `directory`."""
-    name = str(directory).encode()
-    return [
-        pid
-        for pid in living_processes()
-        if pid != os.getpid() and any(name in read_proc(pid, file) for file in ("environ", "cmdline", "cwd"))
-    ]
-
-
 def orphaned_shared_memory() -> set[str]:
     """Name PostgreSQL's files in /dev/shm that no process uses, and likewise all System V segments."""
     files = {str(path) for path in Path("/dev/shm").glob("PostgreSQL.*")}
@@ -116,11 +96,3 @@ def orphaned_shared_memory() -> set[str]:
     rows = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()]
     segment_id, attached = rows[0].index("shmid"), rows[0].index("nattch")
     return files | {row[segment_id] for row in rows[1:] if row[attached] == "0"}
-
-
-def read_proc(pid: int, name: str) -> bytes:
-    path = Path("/proc", str(pid), name)
-    try:
-        return os.fsencode(path.readlink()) if name == "cwd" else path.read_bytes()
-    except OSError:  # it has just ended, or is not ours
-        return b""

@@ -9,12 +9,14 @@ import pytest
 
 from lambda_dbconn.testing.certificates import Certificates
 from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres, LocalServer, ServerUnavailableError
+from lambda_dbconn.testing.servers.process import make_temporary_directory, remove_temporary_directory
 from tests.support.mysql import LocalMySQL, install
 from tests.support.mysql_router import LocalMySqlRouter
 from tests.support.pgbouncer import LocalPgBouncer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 # Where one of these is set, a missing server fails the tests that need it, instead of skipping them.
 _REQUIRE_SERVERS = ("CI", "LAMBDA_DBCONN_REQUIRE_SERVERS")
@@ -60,6 +62,15 @@ def _running(server: _Server, *, required_by: tuple[str, ...] = _REQUIRE_SERVERS
     _require(server, required_by=required_by)
     with server:
         yield server
+
+
+@pytest.fixture
+def temporary_directory() -> Iterator[Path]:
+    """A short path for another process's TMPDIR: what is left in it, that process has left."""
+    directory = make_temporary_directory()
+    directory.chmod(0o755)  # where root has to stand back for `nobody`, that one must get through
+    yield directory
+    remove_temporary_directory(directory)
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,17 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
 
 import lambda_dbconn
 from lambda_dbconn import ConnectionManager, LambdaDbConnError, LambdaDbConnWarning, Settings, Stats, errors, events
+from lambda_dbconn.cli.group import CommandGroup
 from lambda_dbconn.events import Event
 from lambda_dbconn.settings import _FIELDS, PORTS
 
+COMMANDS = CommandGroup.default()
+CONTEXT = click.Context(COMMANDS)
 ROOT = Path(__file__).parents[2]
 SETTINGS = ROOT / "docs" / "reference" / "settings.md"
 
@@ -215,6 +219,26 @@ def test_every_method_of_the_manager_has_a_heading(name: str) -> None:
 @pytest.mark.parametrize("name", Stats._fields)
 def test_every_counter_is_in_the_api_reference(name: str) -> None:
     assert re.search(rf"^\| `{name}` \|", sections(ROOT / "docs" / "reference" / "api.md")["Stats"], re.MULTILINE)
+
+
+# --- command line
+
+
+@pytest.mark.parametrize("name", COMMANDS.list_commands(CONTEXT))
+def test_every_option_of_a_command_is_in_the_reference_with_its_default(name: str) -> None:
+    text = read(ROOT / "docs" / "reference" / "command-line.md")
+    section = re.split(r"^## ", text.partition(f"## `lambda-dbconn {name}`")[2], flags=re.MULTILINE)[0]
+    rows = {row[0]: row[1] for row in re.findall(r"^\| `(--[\w-]+)` \|.*\| ([^|]+) \|$", section, flags=re.MULTILINE)}
+    command = COMMANDS.get_command(CONTEXT, name)
+    assert command is not None
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    assert set(rows) == {option.opts[0] for option in options}
+    shown = [option for option in options if option.show_default]
+    assert {rows[option.opts[0]].strip("`") for option in shown} == {_default_of(option) for option in shown}
+
+
+def _default_of(option: click.Option) -> str:
+    return f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
 
 
 # --- Markdown

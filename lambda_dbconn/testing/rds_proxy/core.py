@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from lambda_dbconn.testing.certificates import Certificates
+    from lambda_dbconn.testing.rds_proxy.backend import Backend
     from lambda_dbconn.testing.rds_proxy.iam import AwsKey
     from lambda_dbconn.testing.rds_proxy.ledger import Ledger
     from lambda_dbconn.testing.rds_proxy.texts import RefusalKind
-    from lambda_dbconn.testing.servers import LocalServer
 
 AuthMode = Literal["iam", "secret"]
 PasswordAuth = Literal["scram-sha-256", "md5", "caching_sha2_password", "mysql_native_password"]
@@ -34,6 +34,7 @@ class ProxyOptions:
     Attributes:
         backend: The server; its engine decides the protocol. Need not be running yet.
         certificates: The proxy's certificate.
+        port: Where it listens; 0 for a free port, which the first `start` chooses for good.
         auth: Whether clients show IAM tokens or the secret's passwords.
         secrets: Passwords at the database by user; by default that of the server's `user`.
         aws_keys: Who may sign tokens; each for all users.
@@ -52,10 +53,12 @@ class ProxyOptions:
         idle_client_timeout_s: How long a client may ask nothing.
         max_client_life_s: How long a client may stay, busy or not.
         clock_s: The time by which tokens expire, in seconds since 1970.
+        on_log: Called with each line of its log, in its thread: must not block, nor raise.
     """
 
-    backend: LocalServer
+    backend: Backend
     certificates: Certificates
+    port: int = 0
     auth: AuthMode = "secret"
     secrets: Mapping[str, str] | None = None
     aws_keys: Iterable[AwsKey] = ()
@@ -72,6 +75,7 @@ class ProxyOptions:
     idle_client_timeout_s: float = 1_800.0
     max_client_life_s: float = 86_400.0
     clock_s: Callable[[], float] = time.time
+    on_log: Callable[[str], None] | None = None
 
     @property
     def engine(self) -> str:
@@ -89,11 +93,9 @@ class Target:
     tls: ssl.SSLContext | None
 
     @classmethod
-    def of(cls, server: LocalServer) -> Target:
+    def of(cls, server: Backend) -> Target:
         """Take note of where a server is."""
-        tls = None
-        if server.is_tls and server.certificates is not None:
-            tls = ssl.create_default_context(cafile=server.certificates.ca_path)
+        tls = None if server.ca_path is None else ssl.create_default_context(cafile=server.ca_path)
         return cls(host=server.host, address=socket.gethostbyname(server.host), port=server.port, tls=tls)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _LONGEST_TEXT = 2_000
 _SESSIONS_KEPT = 1_000
@@ -85,9 +85,14 @@ class SessionRecord:
 
 
 class Ledger:
-    """Counts and keeps; used by the proxy's own thread only."""
+    """Counts and keeps; used by the proxy's own thread only.
 
-    def __init__(self) -> None:
+    Args:
+        on_line: Called with each line that is added to the log.
+    """
+
+    def __init__(self, *, on_line: Callable[[str], None] | None = None) -> None:
+        self._on_line = on_line
         self.logins = self.borrows = self.borrow_timeouts = 0
         self.clients = self.most_clients = self.most_database_connections = 0
         self.refused: Counter[str] = Counter()
@@ -112,7 +117,10 @@ class Ledger:
 
     def write(self, level: str, client: int, text: str) -> None:
         """Add a line to the log, in the form of RDS Proxy's own."""
-        self.log.append(f"[{level}] [proxyEndpoint=default] [clientConnection={client}] {text}")
+        line = f"[{level}] [proxyEndpoint=default] [clientConnection={client}] {text}"
+        self.log.append(line)
+        if self._on_line is not None:
+            self._on_line(line)
 
     def stats(self, *, open_count: int, borrowed_count: int) -> Stats:
         """Take a snapshot."""

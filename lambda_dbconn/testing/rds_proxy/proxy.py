@@ -18,10 +18,10 @@ from lambda_dbconn.testing.rds_proxy.postgresql_session import PostgresSession
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lambda_dbconn.testing.rds_proxy.backend import Backend
     from lambda_dbconn.testing.rds_proxy.iam import AwsKey
     from lambda_dbconn.testing.rds_proxy.session import Session
     from lambda_dbconn.testing.rds_proxy.texts import RefusalKind
-    from lambda_dbconn.testing.servers import LocalServer
 
 _T = TypeVar("_T")
 
@@ -43,7 +43,7 @@ class LocalRdsProxy(ProxyOptions):
     Clients speak PostgreSQL or MySQL over TLS to `host` and `port`; they get a database connection from a pool for
     each transaction, or, when what they do pins them, for good. It logs in at the database with the passwords in
     its own secret. Everything runs in one thread of its own; any other thread may call any method. It may be
-    started and stopped again and again, on the port that the first start found.
+    started and stopped again and again, on the same port.
 
     Clients in the same process must wait without the interpreter's lock. psycopg and PyMySQL do, but for psycopg's
     `Connection.cancel()` (`cancel_safe()` does) and its blocking `pq.PGconn` methods, which would wait for ever.
@@ -73,9 +73,6 @@ class LocalRdsProxy(ProxyOptions):
 
     host = "localhost"
 
-    port = 0
-    """Chosen by the first `start`, and the same ever after."""
-
     def __post_init__(self) -> None:
         choices = _PASSWORD_AUTH.get(self.engine, ())
         if self.password_auth is None and choices:
@@ -85,14 +82,14 @@ class LocalRdsProxy(ProxyOptions):
         self.signing_host = self.signing_host or f"local.proxy-cexample0000.{self.region}.rds.amazonaws.com"
         self._passwords = dict(self.secrets or {})
         self._keys = {key.access_key_id: key for key in self.aws_keys}
-        self._ledger = Ledger()
+        self._ledger = Ledger(on_line=self.on_log)
         self._thread: threading.Thread | None = None
 
     def start(self) -> Self:
         """Begin to listen; nothing happens when it does already.
 
         Raises:
-            OSError: The port, of an earlier start, is taken.
+            OSError: The port is taken, or the database's name cannot be looked up.
         """
         if self._thread is not None:
             return self
@@ -167,7 +164,7 @@ class LocalRdsProxy(ProxyOptions):
         """
         self._call(lambda: self._core.fail_next_logins(count, kind))
 
-    def switch_backend(self, server: LocalServer) -> None:
+    def switch_backend(self, server: Backend) -> None:
         """Use another server from now on; transactions and pinned sessions finish at the old one.
 
         Raises:
@@ -175,7 +172,7 @@ class LocalRdsProxy(ProxyOptions):
         """
         self._move_to(server, self._core.move)
 
-    def failover(self, *, to: LocalServer | None = None, outage_s: float = 0.0) -> None:
+    def failover(self, *, to: Backend | None = None, outage_s: float = 0.0) -> None:
         """Lose the database, and find it again, or another server, after `outage_s` seconds.
 
         Statements and transactions under way are cancelled, and their clients cut off; pinned clients hear of it
@@ -204,7 +201,7 @@ class LocalRdsProxy(ProxyOptions):
 
     # Its thread.
 
-    def _move_to(self, server: LocalServer, act: Callable[[Target], None]) -> None:
+    def _move_to(self, server: Backend, act: Callable[[Target], None]) -> None:
         if server.engine != self.engine:
             raise ValueError(f"a proxy for {self.engine} cannot stand before {server.engine}")
         self.backend = server

@@ -112,6 +112,11 @@ class LocalServer(ABC):
         return self.certificates is not None
 
     @property
+    def ca_path(self) -> Path | None:
+        """The authority to trust for its certificate; None without TLS."""
+        return self.certificates.ca_path if self.certificates is not None and self.is_tls else None
+
+    @property
     def pid(self) -> int:
         """The id of the server's main process."""
         return self._running().pid
