@@ -63,6 +63,7 @@ class Lender(Generic[C]):
     ) -> None:
         self._settings = settings
         self._where = settings.address
+        self._using = f"using the connection to {self._where}"
         self._driver = driver
         self._connector = connector
         self._recorder = recorder
@@ -104,8 +105,7 @@ class Lender(Generic[C]):
         try:
             if self._monotonic() < slot.trusted_monotonic and self._wall() < slot.trusted_wall and not slot.poll(0):
                 if context is not None:
-                    doing = f"using the connection to {self._where}"
-                    self._limit(slot, self.deadline(context).cap_s(_UNLIMITED_S, doing=doing))
+                    self._limit(slot, self.deadline(context).cap_s(_UNLIMITED_S, doing=self._using))
                 if self._tells_reuse:
                     self._reused(slot)
             else:

@@ -39,6 +39,7 @@ else:
     _Base = pymysql.Connection
 
 _GOODBYE_LIMIT_S = 0.05
+_BIT_S = 0.01
 _PLUGIN_CANNOT_LOAD = 2059
 _CLEAN = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 _STATE_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT | SERVER_STATUS.SERVER_STATUS_IN_TRANS
@@ -93,10 +94,16 @@ class _LimitedSocket(socket.socket):
         super().sendall(*arguments)
 
     def _limit_call(self) -> None:
-        if self.ends_at is not None:
-            left_s = self.ends_at - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError("timed out")
+        """Set the socket's own time limit, which is a system call, when it is too short, or too long by a bit."""
+        limit_s = self.gettimeout()
+        if self.ends_at is None:
+            if limit_s is not None:
+                self.settimeout(None)
+            return
+        left_s = self.ends_at - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        if limit_s is None or not left_s <= limit_s <= left_s + _BIT_S:
             self.settimeout(left_s)
 
 
@@ -138,8 +145,6 @@ class Connection(_Base):
         self._ends_at = ends_at
         if self._limited is not None:
             self._limited.ends_at = ends_at
-            if ends_at is None:
-                self._limited.settimeout(None)
 
     def fileno(self) -> int:
         """Return the socket's file descriptor."""

@@ -49,7 +49,6 @@ _METHODS_FOR_TOKENS = "password"
 _LIBPQ_18 = 180000
 _LOST_STATES = frozenset(("57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"))
 _CONFLICT_STATES = frozenset(("40001", "40P01"))
-_LONGEST_WAIT_S = 0.1  # psycopg's own, between looks at what the main thread was told
 
 
 class Connection(_Base):
@@ -59,24 +58,37 @@ class Connection(_Base):
 
     def wait(self, gen: PQGen[Any], *arguments: Any, **options: Any) -> Any:
         """Drive one of psycopg's generators, to the end of the invocation's time at most."""
-        if self.cutoff is not None:
-            gen = self._limited(gen, self.cutoff)
-            options["interval"] = max(0.001, min(_LONGEST_WAIT_S, self.cutoff.left_s()))
-        return super().wait(gen, *arguments, **options)
-
-    def _limited(self, gen: PQGen[Any], cutoff: Cutoff) -> PQGen[Any]:
-        """Hand on what the generator waits for; it is woken at each interval, in every version of psycopg."""
+        cutoff = self.cutoff
+        if cutoff is None:
+            return super().wait(gen, *arguments, **options)
         try:
-            wanted = next(gen)
-            while True:
-                ready = yield wanted
-                if cutoff.left_s() <= 0:
-                    error = cutoff.cut(self)
-                    self.pgconn.finish()
-                    raise error
-                wanted = gen.send(ready)
-        except StopIteration as end:
-            return end.value
+            if _HAS_TIMEOUT:
+                return super().wait(gen, *arguments, **{**options, "timeout": max(0.0, cutoff.left_s())})
+            return super().wait(_until(cutoff, gen), *arguments, **options)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is not None or cutoff.left_s() > 0:
+                raise
+            try:
+                raise cutoff.cut(self) from error
+            finally:
+                self.pgconn.finish()
+
+
+# From psycopg 3.3 on.
+_HAS_TIMEOUT = "timeout" in psycopg.Connection.wait.__code__.co_varnames
+
+
+def _until(cutoff: Cutoff, gen: PQGen[Any]) -> PQGen[Any]:
+    """Hand on what a generator waits for until the time is over; psycopg wakes it ten times a second."""
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if cutoff.left_s() <= 0:
+                raise psycopg.OperationalError("the time is over")
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        return end.value
 
 
 class PostgresqlDriver:
