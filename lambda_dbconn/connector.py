@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn.deadline import Deadline
+from lambda_dbconn.endpoint import classify
 from lambda_dbconn.errors import AuthenticationError, ConnectError, CredentialsError, LambdaDbConnError
 from lambda_dbconn.events import ConnectFailed
 from lambda_dbconn.tls import trust_for
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.clock import Clock
     from lambda_dbconn.credentials import CredentialProvider, Credentials
-    from lambda_dbconn.deadline import Deadline
     from lambda_dbconn.drivers.driver import Driver
     from lambda_dbconn.events import Event
     from lambda_dbconn.settings import Settings
@@ -22,6 +23,7 @@ C = TypeVar("C")
 _MOST_CREDENTIALS = 3  # what was known, what is current, what is pending
 _FIRST_BACKOFF_S = 0.05
 _LONGEST_BACKOFF_S = 1.0
+_INTERRUPT_LIMIT_S = 0.1
 _SHORTEST_TRY_S = 0.1  # with less it would end in a timeout, which would hide why the tries before it failed
 
 
@@ -71,6 +73,25 @@ class Connector(Generic[C]):
             if not error.retryable:
                 raise
             return self._try_again(deadline, limit, error)
+
+    def interrupt(self, connection: C) -> None:
+        """Ask the server to stop what a connection is waiting for: in a tenth of a second, or not at all.
+
+        Nothing is sent to RDS Proxy, which knows no cancel and may have lent the session to somebody else by now.
+        """
+        if classify(self._settings.server_name).is_proxy:
+            return
+        from contextlib import suppress
+
+        deadline = Deadline(_INTERRUPT_LIMIT_S, reserve_s=0.0, clock=self._clock)
+        with suppress(Exception):  # the error that is about to be raised matters more
+            self._driver.interrupt(
+                connection,
+                self._settings,
+                lambda: self._credentials.fetch(self._settings, deadline),
+                self._trust,
+                timeout_s=_INTERRUPT_LIMIT_S,
+            )
 
     def _try(self, deadline: Deadline, limit: _Limit, *, attempt: int) -> C:
         """Open once, and tell when that fails."""

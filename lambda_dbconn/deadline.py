@@ -6,6 +6,9 @@ from lambda_dbconn._typing import TYPE_CHECKING, Protocol
 from lambda_dbconn.errors import ConfigurationError, DeadlineExceededError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from lambda_dbconn.clock import Clock
 
 _UNLIMITED_S = float("inf")
@@ -70,3 +73,35 @@ class Deadline:
                 f"of which {self._reserve_s:g} s are reserved for its answer"
             )
         return min(limit_s, remaining_s)
+
+
+class Cutoff:
+    """When a lent connection's waits must end, and what is done about one that would not.
+
+    Args:
+        ends_at: By the monotonic clock.
+        monotonic: That clock.
+        where: The endpoint, for the error.
+        interrupt: Called with the connection, to ask the server to stop; never raises.
+    """
+
+    __slots__ = ("_interrupt", "_monotonic", "_where", "ends_at", "has_cut")
+
+    def __init__(
+        self, ends_at: float, *, monotonic: Callable[[], float], where: str, interrupt: Callable[[Any], None]
+    ) -> None:
+        self.ends_at = ends_at
+        self.has_cut = False
+        self._monotonic = monotonic
+        self._where = where
+        self._interrupt = interrupt
+
+    def left_s(self) -> float:
+        """Return the seconds left, negative when over."""
+        return self.ends_at - self._monotonic()
+
+    def cut(self, connection: object) -> DeadlineExceededError:
+        """Ask the server to stop, and return the error to raise; the connection must not be used any more."""
+        self.has_cut = True
+        self._interrupt(connection)
+        return DeadlineExceededError(f"the invocation's time is over, and {self._where} has not answered")

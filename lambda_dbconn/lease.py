@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lambda_dbconn.clock import Clock
+    from lambda_dbconn.deadline import Cutoff
     from lambda_dbconn.events import ConnectionReplaced
 
 C = TypeVar("C")
@@ -26,6 +27,7 @@ class Slot(Generic[C]):
         trusted_monotonic, trusted_wall: Until when a silent `poll()` is enough, by either clock.
         thread: The identity of the thread that holds it, or was the last to.
         loans: How many times the slot was lent, whichever connection was in it.
+        cutoff: When what the caller does with it must end; None for no limit.
         vacated: How the last connection was given up, if the next one replaces it.
         is_condemned: `close()` came while it was lent: to be closed at return.
     """
@@ -40,6 +42,7 @@ class Slot(Generic[C]):
         "_returned_monotonic",
         "_returned_wall",
         "connection",
+        "cutoff",
         "is_condemned",
         "limits",
         "loans",
@@ -51,6 +54,7 @@ class Slot(Generic[C]):
     )
 
     connection: C
+    cutoff: Cutoff | None
     limits: Limits
     poll: Callable[[int], list[tuple[int, int]]]
 
@@ -70,6 +74,11 @@ class Slot(Generic[C]):
         """How many times this connection was lent."""
         return self.loans - self._first_loan
 
+    @property
+    def was_cut(self) -> bool:
+        """Whether the caller's time was over before the connection had answered."""
+        return self.cutoff is not None and self.cutoff.has_cut
+
     def fill(self, connection: C, fileno: int, limits: Limits, clock: Clock) -> None:
         """Take in a connection that has just been opened."""
         poller = select.poll()
@@ -88,6 +97,7 @@ class Slot(Generic[C]):
         """Forget the connection."""
         self.connection = None  # type: ignore[assignment] # whoever holds an empty slot knows it
         self.poll = _silence
+        self.cutoff = None
         self.is_condemned = False
         self.trusted_monotonic = self.trusted_wall = float("-inf")
 
@@ -97,6 +107,7 @@ class Slot(Generic[C]):
 
     def returned(self, monotonic: float, wall: float) -> None:
         """Note that the connection came back clean at these times, and until when that is enough to know."""
+        self.cutoff = None
         self._returned_monotonic = monotonic
         self._returned_wall = wall
         rests = monotonic + self._rest_s
@@ -117,13 +128,16 @@ def _silence(_timeout_ms: int) -> list[tuple[int, int]]:
     return []
 
 
-def discard_reason(state: SessionState, failure: Failure) -> str | None:
+def discard_reason(state: SessionState, failure: Failure, *, was_cut: bool) -> str | None:
     """Say why a connection that comes back must be closed, or None when it may be kept.
 
     Args:
         state: Its session's.
         failure: What the error meant that ended the loan, `OTHER` if there was none.
+        was_cut: Whether the caller's time was over before it had answered.
     """
+    if was_cut:
+        return "deadline"
     if failure is Failure.LOST:
         return "lost"
     if state is SessionState.UNUSABLE:

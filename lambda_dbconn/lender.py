@@ -9,7 +9,7 @@ from __future__ import annotations
 from _thread import get_ident
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
-from lambda_dbconn.deadline import Deadline
+from lambda_dbconn.deadline import Cutoff, Deadline
 from lambda_dbconn.drivers.driver import Failure, SessionState
 from lambda_dbconn.errors import CommitUnknownError, ConnectionInUseError, TransactionLeftOpenError
 from lambda_dbconn.events import (
@@ -36,7 +36,9 @@ C = TypeVar("C")
 
 _CLEAN = SessionState.CLEAN
 _OTHER = Failure.OTHER
+_UNLIMITED_S = float("inf")
 _CLEANING_LIMIT_S = 5.0  # for a rollback and the like at return; a session that takes longer is discarded
+_SHORTEST_CLEANING_S = 0.05  # of the reserve, when nothing else is left
 
 
 class Lender(Generic[C]):
@@ -61,6 +63,7 @@ class Lender(Generic[C]):
     ) -> None:
         self._settings = settings
         self._where = settings.address
+        self._using = f"using the connection to {self._where}"
         self._driver = driver
         self._connector = connector
         self._recorder = recorder
@@ -99,20 +102,31 @@ class Lender(Generic[C]):
             ) from None
         slot.thread = thread
         self._lent[thread] = slot
-        if self._monotonic() < slot.trusted_monotonic and self._wall() < slot.trusted_wall and not slot.poll(0):
-            slot.loans += 1
-            if self._tells_reuse:
-                self._reused(slot)
-            return slot
         try:
-            deadline = self.deadline(context)
-            if not self._is_good(slot, deadline):
-                self.fill(slot, deadline)
+            if self._monotonic() < slot.trusted_monotonic and self._wall() < slot.trusted_wall and not slot.poll(0):
+                if context is not None:
+                    self._limit(slot, self.deadline(context).cap_s(_UNLIMITED_S, doing=self._using))
+                if self._tells_reuse:
+                    self._reused(slot)
+            else:
+                deadline = self.deadline(context)
+                if not self._is_good(slot, deadline):
+                    self._fill(slot, deadline)
+                self._limit(slot, deadline.remaining_s())
         except BaseException:
             self._take_back(slot)
             raise
         slot.loans += 1
         return slot
+
+    def _limit(self, slot: Slot[C], left_s: float) -> None:
+        """Let what the caller does with the connection end when so much time has passed."""
+        if left_s < _UNLIMITED_S:
+            monotonic = self._monotonic
+            slot.cutoff = Cutoff(
+                monotonic() + left_s, monotonic=monotonic, where=self._where, interrupt=self._connector.interrupt
+            )
+            self._driver.cut_off(slot.connection, slot.cutoff)
 
     def _is_good(self, slot: Slot[C], deadline: Deadline) -> bool:
         """Judge a connection that is not beyond doubt; discard it when it is not good."""
@@ -152,12 +166,18 @@ class Lender(Generic[C]):
             return context
         return Deadline(context, reserve_s=self._settings.reserve_s, clock=self._clock)
 
-    def fill(self, slot: Slot[C], deadline: Deadline) -> None:
-        """Open a connection into an empty slot.
+    def replace(self, slot: Slot[C], deadline: Deadline) -> None:
+        """Give a lent slot another connection, because the one that it has is lost.
 
         Raises:
             ConnectError, CredentialsError, DeadlineExceededError: It cannot be had.
         """
+        self.discard(slot, "lost")
+        self._fill(slot, deadline)
+        self._limit(slot, deadline.remaining_s())
+        slot.loans += 1
+
+    def _fill(self, slot: Slot[C], deadline: Deadline) -> None:
         started = self._monotonic()
         connection, attempts = self._connector.open(deadline)
         slot.fill(connection, self._driver.fileno(connection), Limits.of(self._settings), self._clock)
@@ -188,7 +208,8 @@ class Lender(Generic[C]):
         if slot.is_empty:  # lost at BEGIN, and no other could be had
             self._take_back(slot)
             return _OTHER
-        state = self._state(slot)
+        limit_s = _CLEANING_LIMIT_S if slot.cutoff is None else self._lift_limit(slot, slot.cutoff)
+        state = self._state(slot, limit_s)
         if state is _CLEAN and error is None and not slot.is_condemned:
             slot.returned(self._monotonic(), self._wall())
             del self._lent[slot.thread]
@@ -197,16 +218,27 @@ class Lender(Generic[C]):
         failure = _OTHER if error is None else self.failure(slot, error)
         if failure is Failure.READ_ONLY and (is_read_only or self._settings.is_read_only):
             failure = _OTHER
+        if slot.was_cut:
+            failure = _OTHER  # whoever is short of time is not to try again
         try:
-            self._settle(slot, state, failure, is_left_open=error is None)
+            self._settle(slot, state, failure, limit_s, is_left_open=error is None)
         finally:
             self._take_back(slot)
         return _OTHER if isinstance(error, CommitUnknownError) else failure
 
-    def _settle(self, slot: Slot[C], state: SessionState, failure: Failure, *, is_left_open: bool) -> None:
+    def _lift_limit(self, slot: Slot[C], cutoff: Cutoff) -> float:
+        """Take the caller's limit off a connection that has come back; return what is left of it for cleaning."""
+        self._driver.cut_off(slot.connection, None)
+        return max(_SHORTEST_CLEANING_S, min(_CLEANING_LIMIT_S, cutoff.left_s()))
+
+    def _settle(
+        self, slot: Slot[C], state: SessionState, failure: Failure, limit_s: float, *, is_left_open: bool
+    ) -> None:
         """Clean or discard a connection that may not be as it was lent."""
-        reason = "closed" if slot.is_condemned else discard_reason(state, failure)
-        if reason is None and state is SessionState.IN_TRANSACTION and not self._roll_back(slot):
+        reason = discard_reason(state, failure, was_cut=slot.was_cut)
+        if slot.is_condemned:
+            reason = "closed"
+        if reason is None and state is SessionState.IN_TRANSACTION and not self._roll_back(slot, limit_s):
             reason = "unclean"
         if reason is None:
             slot.returned(self._monotonic(), self._wall())
@@ -221,16 +253,16 @@ class Lender(Generic[C]):
         """Say whether this process lent it: in a fork's child it is the parent's, and not to be touched."""
         return self._lent.get(slot.thread) is slot
 
-    def _roll_back(self, slot: Slot[C]) -> bool:
+    def _roll_back(self, slot: Slot[C], limit_s: float) -> bool:
         try:
-            self._driver.rollback(slot.connection, timeout_s=_CLEANING_LIMIT_S)
+            self._driver.rollback(slot.connection, timeout_s=limit_s)
         except Exception:  # noqa: BLE001 - a session that cannot be rolled back is discarded, whatever the cause
             return False
-        return self._state(slot) is SessionState.CLEAN
+        return self._state(slot, limit_s) is SessionState.CLEAN
 
-    def _state(self, slot: Slot[C]) -> SessionState:
+    def _state(self, slot: Slot[C], limit_s: float) -> SessionState:
         try:
-            return self._driver.state(slot.connection, timeout_s=_CLEANING_LIMIT_S)
+            return self._driver.state(slot.connection, timeout_s=limit_s)
         except Exception:  # noqa: BLE001 - a session that cannot say its state is discarded, whatever the cause
             return SessionState.UNUSABLE
 

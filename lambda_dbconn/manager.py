@@ -290,9 +290,7 @@ class TransactionLoan(Generic[C]):
         except Exception as error:
             if self._lender.failure(slot, error) is not Failure.LOST:
                 raise
-            self._lender.discard(slot, "lost")
-            self._lender.fill(slot, deadline)
-            slot.loans += 1
+            self._lender.replace(slot, deadline)
             self._driver.begin(slot.connection, read_only=self._read_only, isolation=self._isolation)
 
     def __exit__(

@@ -8,7 +8,10 @@ from lambda_dbconn._typing import TYPE_CHECKING, Protocol, TypeVar
 from lambda_dbconn.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lambda_dbconn.credentials import Credentials
+    from lambda_dbconn.deadline import Cutoff
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
 
@@ -74,6 +77,20 @@ class Driver(Protocol[C]):
 
     def rollback(self, connection: C, *, timeout_s: float) -> None:
         """Roll back: one round trip; raises whatever comes when it fails or takes too long."""
+
+    def cut_off(self, connection: C, cutoff: Cutoff | None) -> None:
+        """Let every wait of the caller's end at `cutoff`, by what `cutoff.cut` then returns; None takes that back."""
+
+    def interrupt(
+        self,
+        connection: C,
+        settings: Settings,
+        credentials: Callable[[], Credentials],
+        trust: Trust,
+        *,
+        timeout_s: float,
+    ) -> None:
+        """Ask the server to stop what the connection is waiting for, over a second one; raises what prevents it."""
 
     def close(self, connection: C) -> None:
         """Close, politely if the socket takes the words. Never blocks, never raises."""

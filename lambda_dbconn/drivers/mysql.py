@@ -2,8 +2,8 @@
 
 Rests on PyMySQL 1.2.4. What it is careful about (all measured, see docs):
 
-- PyMySQL's `connect_timeout` covers TCP only; greeting, TLS and login would wait for ever. Here the socket is our
-  own, handed to `connect()`, and is shut down when the time for the whole login is over.
+- PyMySQL's `connect_timeout` covers TCP only; greeting, TLS and login would wait for ever, and a `read_timeout` begins
+  anew with every byte. Here the socket is our own, handed to `connect()`, and its waits have one common end.
 - Without options PyMySQL takes plaintext when the server has no TLS; with an `SSLContext` it must have it.
 - A server status is read from OK packets only, so an open transaction is certain only after a ping.
 """
@@ -14,8 +14,6 @@ import socket
 import ssl
 import sys
 import time
-from _thread import allocate_lock, start_new_thread
-from contextlib import suppress
 
 import pymysql
 from pymysql.constants import CR, SERVER_STATUS
@@ -28,9 +26,10 @@ from lambda_dbconn.proxy_messages import connect_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn, Self
+    from typing import Any, NoReturn
 
     from lambda_dbconn.credentials import Credentials
+    from lambda_dbconn.deadline import Cutoff
     from lambda_dbconn.errors import LambdaDbConnError
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
@@ -40,6 +39,7 @@ else:
     _Base = pymysql.Connection
 
 _GOODBYE_LIMIT_S = 0.05
+_BIT_S = 0.01
 _PLUGIN_CANNOT_LOAD = 2059
 _CLEAN = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 _STATE_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT | SERVER_STATUS.SERVER_STATUS_IN_TRANS
@@ -70,60 +70,109 @@ _READ_ONLY = frozenset((1792, 1836))
 _READ_ONLY_IF_SAID_SO = 1290  # any "running with the --… option" error
 
 
-class Connection(_Base):
-    """PyMySQL's connection, whose waits can be given a limit after it has been made.
+class _LimitedSocket(socket.socket):
+    """A socket whose calls end together: each waits for no longer than is left until `ends_at`.
 
-    PyMySQL 1.2.4 compares `_read_timeout` and `_write_timeout` with the socket's before each packet; there is no
-    public way to change them after construction, so these two private names are set here and nowhere else.
+    A socket's own time limit begins anew with every call, so a server that trickles would hold the caller for ever.
     """
 
-    _sock: socket.socket
+    ends_at: float | None = None  # of the monotonic clock; None: no limit
+
+    def recv_into(self, *arguments: Any) -> int:
+        """Receive within the limit."""
+        self._limit_call()
+        return super().recv_into(*arguments)
+
+    def send(self, *arguments: Any) -> int:
+        """Send what is taken at once, within the limit; TLS sends record by record through here."""
+        self._limit_call()
+        return super().send(*arguments)
+
+    def sendall(self, *arguments: Any) -> None:
+        """Send all, within the limit."""
+        self._limit_call()
+        super().sendall(*arguments)
+
+    def _limit_call(self) -> None:
+        """Set the socket's own time limit, which is a system call, when it is too short, or too long by a bit."""
+        limit_s = self.gettimeout()
+        if self.ends_at is None:
+            if limit_s is not None:
+                self.settimeout(None)
+            return
+        left_s = self.ends_at - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        if limit_s is None or not left_s <= limit_s <= left_s + _BIT_S:
+            self.settimeout(left_s)
+
+
+class _LimitedTlsSocket(_LimitedSocket, ssl.SSLSocket):
+    """The same, once it speaks TLS."""
+
+
+class Connection(_Base):
+    """PyMySQL's connection, all of whose waits can be given an end, also while it logs in."""
+
     _result: Any
-    _read_timeout: float | None
-    _write_timeout: float | None
+    server_thread_id: tuple[int]
     server_status: int
 
     isolation: str | None = None  # the session's own level, while another one is set
+    address: str  # that it is connected to
+    cutoff: Cutoff | None = None  # of the invocation that it is lent to
+    _ends_at: float | None = None
+    _limited: _LimitedSocket | None = None
 
-    def limit(self, timeout_s: float | None) -> None:
-        """Let each wait from now on take that many seconds at most; None lifts the limit."""
-        self._read_timeout = self._write_timeout = timeout_s
+    @property
+    def _sock(self) -> _LimitedSocket:  # PyMySQL's own name
+        return self._limited  # type: ignore[return-value] # None when closed, as PyMySQL has it
+
+    @_sock.setter
+    def _sock(self, sock: _LimitedSocket | None) -> None:
+        self._limited = sock
+        if sock is not None:
+            sock.ends_at = self._ends_at
+
+    @property
+    def number(self) -> int:
+        """The server's number for the session, as its greeting said."""
+        number: int = self.server_thread_id[0]
+        return number
+
+    def limit(self, ends_at: float | None) -> None:
+        """Let all that waits from now on end then, by the monotonic clock; None lifts the limit."""
+        self._ends_at = ends_at
+        if self._limited is not None:
+            self._limited.ends_at = ends_at
 
     def fileno(self) -> int:
         """Return the socket's file descriptor."""
         return self._sock.fileno()
 
+    # All that PyMySQL sends and receives goes through these two, private as they are.
 
-class _Watchdog:
-    """Shuts a socket down after a time, unless called off: the one limit that holds for a whole login.
+    def _read_packet(self, *arguments: Any) -> Any:
+        try:
+            return super()._read_packet(*arguments)  # type: ignore[no-untyped-call] # PyMySQL's stubs are such
+        except pymysql.OperationalError as error:
+            self._check_cutoff(error)
+            raise
 
-    A read's own time limit begins anew with every byte, so a server that trickles would hold the login for ever.
-    The thread lives only as long as the login, and knows the socket by a duplicate: TLS takes the original away.
-    """
+    def _write_bytes(self, data: bytes) -> None:
+        try:
+            super()._write_bytes(data)  # type: ignore[misc] # as above
+        except pymysql.OperationalError as error:
+            self._check_cutoff(error)
+            raise
 
-    def __init__(self, sock: socket.socket, timeout_s: float) -> None:
-        self._sock = sock.dup()
-        self._timeout_s = max(0.001, timeout_s)
-        self._waiting = allocate_lock()
-        self._is_called_off = False
-        self.has_bitten = False
-
-    def __enter__(self) -> Self:
-        self._waiting.acquire()
-        start_new_thread(self._wait, ())
-        return self
-
-    def __exit__(self, *_exc_info: object) -> None:
-        self._is_called_off = True
-        self._waiting.release()
-
-    def _wait(self) -> None:
-        if not self._waiting.acquire(timeout=self._timeout_s):
-            self.has_bitten = True  # said before it is done: whoever calls off too late then knows
-            if not self._is_called_off:
-                with suppress(OSError):  # it has gone by itself
-                    self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
+    def _check_cutoff(self, error: Exception) -> None:
+        """Raise what the end of the invocation's time means, if that was it; PyMySQL has closed the socket."""
+        cutoff, ends_at = self.cutoff, self._ends_at
+        if cutoff is not None and ends_at is not None and time.monotonic() >= ends_at:
+            if _has_unread_rows(self):
+                self._result.unbuffered_active = False  # else the cursor goes on reading
+            raise cutoff.cut(self) from error
 
 
 class _RefusedPlugin:
@@ -153,30 +202,32 @@ class MysqlDriver:
 
     def open(self, settings: Settings, credentials: Credentials, trust: Trust, *, timeout_s: float) -> Connection:
         """Connect to the first address that answers; PyMySQL itself sends `SET NAMES`, and SET AUTOCOMMIT if off."""
+        return addresses.first_that_opens(
+            addresses.resolve(settings.host, settings.port),
+            timeout_s,
+            lambda address, limit_s: self._open_at(address, settings, credentials, trust, limit_s),
+        )
+
+    def _open_at(
+        self, address: str, settings: Settings, credentials: Credentials, trust: Trust, limit_s: float
+    ) -> Connection:
+        ends_at = time.monotonic() + limit_s
         where = f"{settings.address} as {credentials.user!r}, database {settings.name!r}"
         context = self._context(trust.cafile) if trust.cafile is not None else None
-
-        def open_one(address: str, limit_s: float) -> Connection:
-            ends_at = time.monotonic() + limit_s
-            connection = _unconnected(settings, credentials, context)
-            outer = sys.exception()
-            watchdog = None
-            try:
-                sock = _tcp(address, settings.port, limit_s)
-                with _Watchdog(sock, ends_at - time.monotonic()) as watchdog:
-                    connection.connect(sock)
-                if watchdog.has_bitten:
-                    raise TimeoutError
-            except Exception as exc:  # noqa: BLE001 - what PyMySQL cannot read it meets with ValueError, IndexError…
-                is_late = watchdog is not None and watchdog.has_bitten
-                if is_late:
-                    error: LambdaDbConnError = ConnectTimeoutError(f"no login at {where} within {limit_s:.2f} s")
-                else:
-                    error = _meaning(exc, where, is_token=settings.auth == "iam")
-                raise error from without_frames(exc, outer=outer)
-            return connection
-
-        return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
+        connection = _unconnected(settings, credentials, context)
+        connection.address = address
+        outer = sys.exception()
+        try:
+            connection.limit(ends_at)
+            connection.connect(_tcp(address, settings.port, limit_s))
+        except Exception as exc:  # noqa: BLE001 - what PyMySQL cannot read it meets with ValueError, IndexError…
+            if time.monotonic() >= ends_at:
+                error: LambdaDbConnError = ConnectTimeoutError(f"no login at {where} within {limit_s:.2f} s")
+            else:
+                error = _meaning(exc, where, is_token=settings.auth == "iam")
+            raise error from without_frames(exc, outer=outer)
+        connection.limit(None)
+        return connection
 
     def fileno(self, connection: Connection) -> int:
         """Return the socket's file descriptor."""
@@ -192,7 +243,7 @@ class MysqlDriver:
 
     def ping(self, connection: Connection, *, timeout_s: float) -> None:
         """Send COM_PING: one round trip."""
-        connection.limit(timeout_s)
+        connection.limit(time.monotonic() + timeout_s)
         connection.ping(reconnect=False)
         connection.limit(None)
 
@@ -204,11 +255,11 @@ class MysqlDriver:
             self.ping(connection, timeout_s=timeout_s)
             if connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
                 return SessionState.IN_TRANSACTION
-            connection.limit(timeout_s)
+            connection.limit(time.monotonic() + timeout_s)
             connection.autocommit(True)  # noqa: FBT003 - PyMySQL's signature
             connection.limit(None)
         if connection.isolation is not None:
-            connection.limit(timeout_s)
+            connection.limit(time.monotonic() + timeout_s)
             _set_isolation(connection, connection.isolation)
             connection.limit(None)
             connection.isolation = None
@@ -237,13 +288,38 @@ class MysqlDriver:
 
     def rollback(self, connection: Connection, *, timeout_s: float) -> None:
         """Roll back within the limit."""
-        connection.limit(timeout_s)
+        connection.limit(time.monotonic() + timeout_s)
         connection.rollback()
         connection.limit(None)
 
+    def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
+        """Let the caller's calls end with the invocation's time, or take that back."""
+        connection.cutoff = cutoff
+        connection.limit(time.monotonic() + cutoff.left_s() if cutoff is not None else None)
+
+    def interrupt(
+        self,
+        connection: Connection,
+        settings: Settings,
+        credentials: Callable[[], Credentials],
+        trust: Trust,
+        *,
+        timeout_s: float,
+    ) -> None:
+        """Send KILL from a second connection to the same address; not where a pooler answers with ids of its own."""
+        ends_at = time.monotonic() + timeout_s
+        other = self._open_at(connection.address, settings, credentials(), trust, timeout_s)
+        try:
+            other.limit(ends_at)
+            other.query("SELECT CONNECTION_ID()")
+            if other._result.rows == ((other.number,),):  # noqa: SLF001 - what a cursor would hand on
+                other.query(f"KILL {connection.number:d}")
+        finally:
+            self.close(other)
+
     def close(self, connection: Connection) -> None:
         """Say goodbye if the socket takes it at once, and close."""
-        connection.limit(_GOODBYE_LIMIT_S)
+        connection.limit(time.monotonic() + _GOODBYE_LIMIT_S)
         if _has_unread_rows(connection):
             connection._result.unbuffered_active = False  # noqa: SLF001 - else its destructor reads a closed socket
         if connection.open:
@@ -274,6 +350,7 @@ class MysqlDriver:
             # Chain and host name are verified all the same; what this takes back is Python 3.13's new insistence on
             # extensions that certificates in use lack (a server's own, by PyMySQL's account) and libpq never asks for.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+            context.sslsocket_class = _LimitedTlsSocket
             self._contexts[cafile] = context
         return context
 
@@ -318,9 +395,9 @@ def _can_be_sent(credentials: Credentials) -> bool:
     return True
 
 
-def _tcp(address: str, port: int, timeout_s: float) -> socket.socket:
+def _tcp(address: str, port: int, timeout_s: float) -> _LimitedSocket:
     """Open the TCP connection, with keepalives and a bound for unacknowledged data."""
-    sock = socket.create_connection((address, port), timeout_s)
+    sock = _LimitedSocket(fileno=socket.create_connection((address, port), timeout_s).detach())
     for level, name, value in (
         (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),

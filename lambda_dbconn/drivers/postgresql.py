@@ -25,13 +25,19 @@ from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
 from lambda_dbconn.proxy_messages import connect_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from psycopg.abc import PQGen
+
     from lambda_dbconn.credentials import Credentials
+    from lambda_dbconn.deadline import Cutoff
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
 
-    Connection = psycopg.Connection[Any]
+    _Base = psycopg.Connection[Any]
+else:
+    _Base = psycopg.Connection
 
 _IDLE = pq.TransactionStatus.IDLE
 _IN_TRANSACTION = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
@@ -43,6 +49,46 @@ _METHODS_FOR_TOKENS = "password"
 _LIBPQ_18 = 180000
 _LOST_STATES = frozenset(("57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"))
 _CONFLICT_STATES = frozenset(("40001", "40P01"))
+
+
+class Connection(_Base):
+    """psycopg's connection, all of whose waits can be given an end."""
+
+    cutoff: Cutoff | None = None  # of the invocation that it is lent to
+
+    def wait(self, gen: PQGen[Any], *arguments: Any, **options: Any) -> Any:
+        """Drive one of psycopg's generators, to the end of the invocation's time at most."""
+        cutoff = self.cutoff
+        if cutoff is None:
+            return super().wait(gen, *arguments, **options)
+        try:
+            if _HAS_TIMEOUT:
+                return super().wait(gen, *arguments, **{**options, "timeout": max(0.0, cutoff.left_s())})
+            return super().wait(_until(cutoff, gen), *arguments, **options)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is not None or cutoff.left_s() > 0:
+                raise
+            try:
+                raise cutoff.cut(self) from error
+            finally:
+                self.pgconn.finish()
+
+
+# From psycopg 3.3 on.
+_HAS_TIMEOUT = "timeout" in psycopg.Connection.wait.__code__.co_varnames
+
+
+def _until(cutoff: Cutoff, gen: PQGen[Any]) -> PQGen[Any]:
+    """Hand on what a generator waits for until the time is over; psycopg wakes it ten times a second."""
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if cutoff.left_s() <= 0:
+                raise psycopg.OperationalError("the time is over")
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        return end.value
 
 
 class PostgresqlDriver:
@@ -120,6 +166,31 @@ class PostgresqlDriver:
         """Roll back within the limit."""
         _run(connection.pgconn, b"ROLLBACK", timeout_s)
 
+    def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
+        """Let the caller's calls end with the invocation's time, or take that back."""
+        connection.cutoff = cutoff
+
+    def interrupt(
+        self,
+        connection: Connection,
+        settings: Settings,  # noqa: ARG002 - a cancel request goes where the connection went, and needs no login
+        credentials: Callable[[], Credentials],  # noqa: ARG002
+        trust: Trust,  # noqa: ARG002
+        *,
+        timeout_s: float,
+    ) -> None:
+        """Send a CancelRequest, through TLS if the connection has it; libpq 17 or later can."""
+        ends_at = time.monotonic() + timeout_s
+        request = connection.pgconn.cancel_conn()
+        try:
+            request.start()
+            while (status := request.poll()) not in (pq.PollingStatus.OK, pq.PollingStatus.FAILED):
+                wanted = select.POLLIN if status == pq.PollingStatus.READING else select.POLLOUT
+                if not _wait(request.socket, wanted, ends_at):
+                    break
+        finally:
+            request.finish()
+
     def close(self, connection: Connection) -> None:
         """Close: libpq's socket is non-blocking, so saying goodbye never waits."""
         connection.close()
@@ -185,7 +256,7 @@ def _finish_connecting(pgconn: pq.abc.PGconn, where: str, timeout_s: float) -> N
 
 def _prepared(pgconn: pq.abc.PGconn) -> Connection:
     """Wrap a logged-in libpq connection as `psycopg.connect` does."""
-    connection: Connection = psycopg.Connection(pgconn)
+    connection = Connection(pgconn)
     connection.autocommit = True
     connection.prepare_threshold = None
     return connection

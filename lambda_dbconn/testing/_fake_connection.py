@@ -11,6 +11,7 @@ from lambda_dbconn.drivers.driver import Failure
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lambda_dbconn.deadline import Cutoff
     from lambda_dbconn.testing.fakes import FakeServer
 
 NOTICE = b"N"
@@ -38,6 +39,8 @@ class FakeConnection:
         is_lost: Whether the client has noticed that the session is over.
         is_over: Whether the server has ended the session.
         is_silent: Whether the session is half-open: nothing comes back, not even an error.
+        is_interrupted: Whether the server was asked to stop what it is doing for it.
+        cutoff: When waits must end, while it is lent with a limit.
         is_released: Whether the client has closed the socket.
         closes: How often the library has closed it: once is right.
         round_trips: How many messages the client has sent on it.
@@ -50,6 +53,8 @@ class FakeConnection:
         self.is_lost = False
         self.is_over = False
         self.is_silent = False
+        self.is_interrupted = False
+        self.cutoff: Cutoff | None = None
         self.is_released = False
         self.closes = 0
         self.round_trips = 0

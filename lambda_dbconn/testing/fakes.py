@@ -21,7 +21,10 @@ from lambda_dbconn.errors import AuthenticationError, ConnectError, ConnectTimeo
 from lambda_dbconn.testing._fake_connection import LAST_WORDS, NOTICE, FakeConnection, FakeCursor, FakeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lambda_dbconn.credentials import Credentials
+    from lambda_dbconn.deadline import Cutoff
     from lambda_dbconn.events import Event
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
@@ -220,6 +223,12 @@ class FakeServer:
         self.counts[operation] += 1
         connection.round_trips += 1
         limit_s = _UNACKNOWLEDGED_LIMIT_S if timeout_s is None else timeout_s
+        takes_s = limit_s if connection.is_silent else min(limit_s, self.round_trip_s)
+        cutoff = connection.cutoff
+        if cutoff is not None and cutoff.left_s() < takes_s:
+            self.clock.advance(max(0.0, cutoff.left_s()))
+            connection.is_lost = True
+            raise cutoff.cut(connection)
         if connection.is_silent or self.round_trip_s > limit_s:
             self.clock.advance(limit_s)
             connection.is_lost = True
@@ -299,6 +308,25 @@ class FakeDriver:
         self._server.sql.append("ROLLBACK")
         self._server.round_trip(connection, "rollback", timeout_s)
         connection._take_effect("rollback", "")  # noqa: SLF001 - its own module
+
+    def cut_off(self, connection: FakeConnection, cutoff: Cutoff | None) -> None:
+        """Let round trips end with the cutoff."""
+        connection.cutoff = cutoff
+
+    def interrupt(
+        self,
+        connection: FakeConnection,
+        settings: Settings,  # noqa: ARG002 - there is only one place to connect to
+        credentials: Callable[[], Credentials],
+        trust: Trust,  # noqa: ARG002 - nothing leaves the process
+        *,
+        timeout_s: float,  # noqa: ARG002 - it takes no time
+    ) -> None:
+        """Take a note of it."""
+        self._server.counts["interrupt"] += 1
+        self._server._raise_demanded("interrupt")  # noqa: SLF001 - its own module
+        credentials()
+        connection.is_interrupted = True
 
     def close(self, connection: FakeConnection) -> None:
         """Close."""

@@ -49,7 +49,8 @@ def slot(ends: tuple[socket.socket, socket.socket], clock: FakeClock) -> Slot[st
 def test_a_connection_comes_back_for_good_or_is_given_up_for_a_reason(
     state: SessionState, failure: Failure, reason: str | None
 ) -> None:
-    assert discard_reason(state, failure) == reason
+    assert discard_reason(state, failure, was_cut=False) == reason
+    assert discard_reason(state, failure, was_cut=True) == "deadline"
 
 
 def test_a_transaction_is_run_again_after_what_it_cannot_have_survived_only() -> None:

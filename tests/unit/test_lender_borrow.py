@@ -290,10 +290,14 @@ def test_retries_are_told_in_the_event_of_the_connect_that_succeeded(
     assert opened.duration_s == pytest.approx(0.75 + sum(clock.slept_s))
 
 
-def test_a_warm_borrow_with_a_good_connection_asks_for_no_time(db: Manager) -> None:
-    use(db)
-    with db.connection(0.0) as conn:
-        conn.execute("select 2")
+def test_a_warm_borrow_without_time_to_use_it_is_refused_and_keeps_the_connection(
+    db: Manager, server: FakeServer
+) -> None:
+    first = use(db)
+    with pytest.raises(DeadlineExceededError, match="no time left for using"), db.connection(0.5):
+        pytest.fail("nothing was to be lent")
+    assert use(db) is first
+    assert server.counts["open"] == 1
 
 
 def test_a_context_that_is_none_is_refused_and_the_slot_comes_back(db: Manager) -> None:

@@ -135,7 +135,7 @@ def test_the_pauses_grow_and_are_jittered_from_zero(make: MakeManager, server: F
 def test_without_time_for_another_attempt_the_conflict_itself_is_raised(
     db: Manager, server: FakeServer, clock: FakeClock
 ) -> None:
-    context = FakeContext(clock, 3.0)
+    context = FakeContext(clock, 4.15)
     server.round_trip_s = 0.6
     server.demand("execute", *failures(*[Failure.CONFLICT] * 10))
     with pytest.raises(FakeError):

@@ -75,6 +75,7 @@ class Actor:
         self.is_condemned = False
         self.error: Exception | None = None
         self.sent: list[str] = []
+        self.ends_at = float("inf")  # by the monotonic clock
 
     def do(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         """Call a function in this thread."""
@@ -147,6 +148,9 @@ class Machine(RuleBasedStateMachine):
             assert actor.loan is None
             self.check_lent(connection, is_transaction=is_transaction)
             actor.loan, actor.connection, actor.is_transaction = loan, connection, is_transaction
+            if context is not None:
+                seconds = context[1] if isinstance(context, tuple) else context
+                actor.ends_at = started + seconds - SETTINGS.reserve_s
         begun = self.server.sql.count("BEGIN") - begins
         own_s = self.clock.monotonic() - started - HALF_OPEN_S * begun
         assert own_s <= limit_s + 2e-3  # Lambda counts milliseconds
@@ -182,6 +186,7 @@ class Machine(RuleBasedStateMachine):
         actor = self.actors[who]
         if actor.connection is None:
             return
+        started = self.clock.monotonic()
         if fails:
             self.server.demand("execute", FakeError("duplicate key"))
         try:
@@ -193,7 +198,13 @@ class Machine(RuleBasedStateMachine):
             actor.sent.append(statement)
         except FakeError as error:
             actor.error = error
+        except DeadlineExceededError as error:
+            actor.error = error
+            assert self.clock.monotonic() >= actor.ends_at - ROUNDING_S
+            assert actor.connection.closed
+            assert actor.connection.is_interrupted
         self.server._demanded.clear()
+        assert self.clock.monotonic() <= max(started, actor.ends_at + 2e-3)  # Lambda counts milliseconds
 
     @rule(who=threads, how=ends)
     def give_back(self, who: int, how: str) -> None:
@@ -207,7 +218,13 @@ class Machine(RuleBasedStateMachine):
         raised: Exception | None = None
         try:
             assert not actor.do(actor.loan.__exit__, type(error) if error else None, error, None)
-        except (TransactionLeftOpenError, TransactionAbortedError, CommitUnknownError, FakeError) as failed:
+        except (
+            TransactionLeftOpenError,
+            TransactionAbortedError,
+            CommitUnknownError,
+            DeadlineExceededError,
+            FakeError,
+        ) as failed:
             raised = failed
         if error is not None:
             assert raised is None
@@ -227,6 +244,7 @@ class Machine(RuleBasedStateMachine):
         actor.loan = actor.connection = actor.error = None
         actor.is_condemned = False
         actor.sent = []
+        actor.ends_at = float("inf")
 
     def check_committed(self, committed: list[str], sent: list[str], error: Exception | None) -> None:
         """Check that a transaction took effect as a whole, or not at all, as its end said."""

@@ -1,0 +1,162 @@
+"""The end of the invocation's time while a connection is lent: who is told, and what becomes of the connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lambda_dbconn import CommitUnknownError, ConnectionManager, Credentials, CredentialsError, DeadlineExceededError
+from lambda_dbconn.deadline import Cutoff
+from lambda_dbconn.events import ConnectionClosed, ConnectionReplaced
+from lambda_dbconn.testing.fakes import FakeContext, FakeDriver, FakeError
+from tests.unit.conftest import INSTANCE, PROXY, local
+
+if TYPE_CHECKING:
+    from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeServer, RecordingObserver
+    from tests.unit.conftest import MakeManager
+
+    Manager = ConnectionManager[FakeConnection]
+
+
+def cut_short(db: Manager, server: FakeServer, remaining_s: float = 3.0) -> FakeConnection:
+    """Begin a statement that takes too long; return the connection that it was sent on."""
+    with db.connection(FakeContext(server.clock, remaining_s)) as connection:
+        server.round_trip_s = 60.0
+        with pytest.raises(DeadlineExceededError, match="has not answered"):
+            connection.execute("select 1")
+    server.round_trip_s = 0.0
+    return connection
+
+
+def test_a_statement_is_cut_short_with_the_reserve_left(db: Manager, server: FakeServer, clock: FakeClock) -> None:
+    started = clock.monotonic()
+    connection = cut_short(db, server, remaining_s=3.0)
+    assert clock.monotonic() - started == pytest.approx(3.0 - db.settings.reserve_s, abs=2e-3)
+    assert connection.is_interrupted
+    assert connection.closes == 1
+
+
+def test_a_connection_that_was_cut_is_replaced_for_that_reason(
+    db: Manager, server: FakeServer, observer: RecordingObserver
+) -> None:
+    cut_short(db, server)
+    assert [event.reason for event in observer.of(ConnectionClosed)] == ["deadline"]
+    with db.connection() as connection:
+        assert connection.number == 2
+    assert [event.reason for event in observer.of(ConnectionReplaced)] == ["deadline"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_told"),
+    [
+        ({"host": INSTANCE}, True),
+        ({"host": PROXY}, False),
+        ({"host": "db.example.com", "signing_host": PROXY}, False),
+        ({"host": "db.example.com"}, True),
+    ],
+)
+def test_the_server_is_told_unless_a_proxy_is_in_between(
+    server: FakeServer, clock: FakeClock, changes: dict[str, str], *, is_told: bool
+) -> None:
+    settings = local(sslmode="verify-full", sslrootcert=__file__, auth="iam", region="us-east-1", **changes)
+    db = ConnectionManager(settings, driver=FakeDriver(server), clock=clock, credentials=StandIn())
+    assert cut_short(db, server).is_interrupted is is_told
+    assert server.counts["interrupt"] == is_told
+
+
+class StandIn:
+    """Stands for a provider of IAM tokens; may fail."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def fetch(self, *_: object) -> Credentials:
+        if self.error is not None:
+            raise self.error
+        return Credentials(user="app", password=None)
+
+    def refused(self, _credentials: Credentials) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("error", [FakeError("no such command"), OSError(), CredentialsError("no keys")])
+def test_a_server_that_cannot_be_told_changes_nothing_for_the_caller(
+    server: FakeServer, clock: FakeClock, error: Exception
+) -> None:
+    provider = StandIn()
+    db = ConnectionManager(local(), driver=FakeDriver(server), clock=clock, credentials=provider)
+    with db.connection():
+        pass
+    if isinstance(error, CredentialsError):
+        provider.error = error
+    else:
+        server.demand("interrupt", error)
+    assert not cut_short(db, server).is_interrupted
+
+
+def test_the_limit_goes_with_the_loan(db: Manager, server: FakeServer, clock: FakeClock) -> None:
+    for context in (3.0, FakeContext(clock, 3.0)):
+        with db.connection(context) as connection:
+            assert isinstance(connection.cutoff, Cutoff)
+        assert connection.cutoff is None
+    clock.advance(10.0)
+    with db.connection() as connection:
+        assert connection.cutoff is None
+        connection.execute("select 1")
+    with db.transaction() as connection:
+        assert connection.cutoff is None
+
+
+def test_without_a_context_a_statement_takes_its_time(db: Manager, server: FakeServer) -> None:
+    with db.connection() as connection:
+        server.round_trip_s = 14.0
+        connection.execute("select 1")
+    assert db.stats().opened == 1
+
+
+def test_a_connection_that_takes_the_place_of_one_lost_at_begin_has_the_limit_too(
+    db: Manager, server: FakeServer
+) -> None:
+    with db.connection():
+        pass
+    server.vanish()
+    with db.transaction(20.0) as connection:
+        assert connection.number == 2
+        assert isinstance(connection.cutoff, Cutoff)
+        assert connection.cutoff.left_s() < 5.0  # the one that was lost has cost fifteen seconds
+
+
+def test_what_was_cut_short_is_not_run_again(db: Manager, server: FakeServer) -> None:
+    def insert(connection: FakeConnection) -> None:
+        server.round_trip_s = 60.0
+        connection.execute("insert")
+
+    with pytest.raises(DeadlineExceededError):
+        db.run(insert, 3.0)
+    assert server.sql.count("insert") == 1
+    assert server.committed == []
+
+
+def test_a_commit_that_was_cut_short_is_unknown(db: Manager, server: FakeServer) -> None:
+    with pytest.raises(CommitUnknownError) as caught, db.transaction(3.0) as connection:  # noqa: PT012 - it fails at its end
+        connection.execute("insert")
+        server.round_trip_s = 60.0
+    assert isinstance(caught.value.__cause__, DeadlineExceededError)
+    assert server.sql.count("COMMIT") == 1
+
+
+def test_cleaning_takes_what_is_left_and_a_moment_at_least(
+    make: MakeManager, server: FakeServer, clock: FakeClock
+) -> None:
+    db = make(reserve_s=0.5)
+    for remaining_s, takes_s in ((3.0, 2.4), (0.6, 0.05)):
+        with pytest.raises(LookupError), db.connection(remaining_s) as connection:  # noqa: PT012 - likewise
+            connection.execute("begin")
+            clock.advance(0.1)
+            server.round_trip_s = 60.0
+            started = clock.monotonic()
+            raise LookupError
+        assert clock.monotonic() - started == pytest.approx(takes_s)
+        server.round_trip_s = 0.0
+    assert server.open_connections == []
