@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from examples.demo.stage import Pair, Stage
 
-INVOCATIONS = 500
+INVOCATIONS = 400
 """About how many invocations of each function there are by default."""
 
 _FREEZE_S = 0.01
@@ -89,42 +89,42 @@ PHASES = (
         invocations=1,
         is_frozen=False,
     ),
-    Phase(title="warm", story="one invocation after another", invocations=200, is_frozen=False),
+    Phase(title="warm", story="one invocation after another", invocations=150, is_frozen=False),
     Phase(
-        title="frozen", story="the process is stopped after each invocation, and goes on with the next", invocations=100
+        title="frozen", story="the process is stopped after each invocation, and goes on with the next", invocations=60
     ),
     Phase(
         title="failover",
         story="the database restarts behind the proxy, which lets its clients wait",
-        invocations=20,
+        invocations=12,
         fault=DatabaseFailedOver(),
         strikes=2,
     ),
     Phase(
         title="proxy restarts",
         story="the proxy hangs up on the frozen functions",
-        invocations=40,
+        invocations=24,
         fault=ProxyRestarted(),
-        strikes=4,
+        strikes=3,
     ),
     Phase(
         title="proxy away",
         story="the proxy comes back only after the invocation has begun",
-        invocations=20,
+        invocations=12,
         fault=ProxyDown(),
         strikes=2,
     ),
     Phase(
         title="token expires",
         story="the IAM token of the login is too old when the connection is lost",
-        invocations=20,
+        invocations=16,
         fault=TokenExpired(),
         strikes=2,
     ),
     Phase(
         title="idle too long",
         story="the proxy ends the idle session, as RDS Proxy does after half an hour",
-        invocations=20,
+        invocations=12,
         fault=SessionsIdleOut(),
         strikes=2,
         is_by_secret=True,
@@ -132,7 +132,7 @@ PHASES = (
     Phase(
         title="secret rotates",
         story="the password changes in four steps, and the connection is lost after each",
-        invocations=40,
+        invocations=24,
         fault=SecretRotated(),
         strikes=4,
         is_by_secret=True,
@@ -140,7 +140,7 @@ PHASES = (
     Phase(
         title="path dead",
         story="the network forgets the connection without a word; what is sent is not answered",
-        invocations=10,
+        invocations=8,
         fault=PathDead(),
         strikes=1,
         is_by_secret=True,

@@ -29,9 +29,10 @@ _QUANTILES = {"p50": 0.50, "p99": 0.99}
 _NOTES = """
 Calls are invocations of each function. Opened and replaced are connections, as the library counted them. Extra is \
 the library's median time from asking for the connection to giving it back, with one select in between, less the plain \
-handler's; tens of µs are noise. The plain handlers keep one global connection, and the token or password of the \
-import. The PostgreSQL one connects anew when psycopg calls it closed; the MariaDB one pings before each query, which \
-is a round trip. One that stays broken is given a new environment after the phase, as a deployment would.
+handler's; mostly noise where others use the processor as well. The plain handlers keep one global connection, and \
+the token or password of the import. The PostgreSQL one connects anew when psycopg calls it closed; the MariaDB one \
+pings before each query, which is a round trip. One that stays broken gets a new environment after the phase, as by a \
+deployment.
 """
 
 
@@ -75,7 +76,8 @@ class Report:
         console.print()
         for result in self.results:
             if result.plain.is_broken and result.plain.last_failure is not None:
-                said = result.plain.last_failure.message.strip().splitlines()[-1].rpartition("FATAL:")[2].strip()
+                said = result.plain.last_failure.message.strip().splitlines()[-1]
+                said = said.rpartition("FATAL:")[2].strip().partition(". ")[0]
                 line = f"plain, {result.phase.title}, {result.engine}: {said}"
                 console.print(line, no_wrap=True, overflow="ellipsis")
         console.print(Text(_NOTES, style="dim"))
