@@ -12,11 +12,15 @@ import os
 import sys
 import time
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, get_args
 
 from examples.demo.phases import INVOCATIONS, PHASES, play
-from examples.demo.stage import AUTH_MODES, SERVERS, Stage, open_stages
+from examples.demo.stage import AUTH_MODES, SERVERS, Impostor, Stage, open_stages
 from lambda_dbconn.testing.runtime_api import InitError, RuntimeUnavailableError
 from lambda_dbconn.testing.servers import ServerUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NEEDED = ("awslambdaric", "boto3", "psycopg", "pymysql", "rich", "tenacity", "trustme")
 _FEWEST_INVOCATIONS = 20
@@ -118,12 +122,15 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if report.complaints else 0
 
 
-def _impostor_complaints(stage: Stage) -> list[str]:
-    """Look whether a function that trusts another authority really refuses the proxy: is TLS verified at all?"""
-    error = stage.meet_impostor().error
-    if error == "TlsError":
-        return []
-    return [f"{stage.title}: a function that trusts another authority was to refuse the proxy: {error or 'it did not'}"]
+def _impostor_complaints(stage: Stage) -> Iterator[str]:
+    """Look whether the library refuses a proxy with a false certificate, before it has shown the proxy a token."""
+    for false in get_args(Impostor):
+        refused_before = stage.proxy_stats("iam").refused
+        error = stage.meet_impostor(false).error
+        if error != "TlsError":
+            yield f"{stage.title}: a proxy with a false {false} was not refused as it should: {error}"
+        if stage.proxy_stats("iam").refused != refused_before:
+            yield f"{stage.title}: a proxy with a false {false} was shown a token, or spoken to without TLS"
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ class Report:
             f"With the library none of {total} invocations failed; with the plain handlers {failed} of {total} did.\n"
             f"The proxies let in {self.logins['iam']} logins whose token they verified, and {self.logins['secret']} "
             f"with the secret's password; they refused {self.refused}. "
-            f"A function that trusts another authority refused the proxy. ({self.elapsed_s:.0f} s)"
+            f"False certificates were refused. ({self.elapsed_s:.0f} s)"
         )
 
 

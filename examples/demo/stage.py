@@ -6,7 +6,7 @@ import secrets
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from examples.demo.measured import Answer, Function
 from examples.demo.secrets_manager import LocalSecretsManager, Rotation
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 PROXY_NAME = "demo.proxy-cexample0000.us-east-1.rds.amazonaws.com"
 """What the proxies' certificate and the functions' tokens are for."""
+
+Impostor = Literal["authority", "name"]
+"""What is not what the function expects, in a server's certificate."""
 
 AUTH_MODES = ("iam", "secret")
 """What there is a proxy for."""
@@ -149,11 +152,13 @@ class Stage:
         """Let the proxy that verifies tokens believe that it is later than it is."""
         self.iam_proxy.clock_s = lambda: time.time() + ahead_s
 
-    def meet_impostor(self) -> Answer:
-        """Invoke the library's handler once where it trusts another authority than the proxy's certificate is from."""
-        function = self._function(
-            "with_library", self._iam_variables() | {"DB_SSLROOTCERT": str(self._certificates.other_ca_path)}
-        )
+    def meet_impostor(self, false: Impostor) -> Answer:
+        """Invoke the library's handler once where it trusts another authority, or expects another name."""
+        changes: dict[Impostor, dict[str, str]] = {
+            "authority": {"DB_SSLROOTCERT": str(self._certificates.other_ca_path)},
+            "name": {"DB_SIGNING_HOST": f"not-{PROXY_NAME}"},
+        }
+        function = self._function("with_library", self._iam_variables() | changes[false])
         try:
             return function.invoke()
         finally:
