@@ -3,7 +3,7 @@
 
 PREPARE = python3 .ci/prepare.py
 
-demo:  ## A handler under the real Lambda runtime client, with and without the library, through freezes and restarts
+demo:  ## Handlers with and without the library: real runtime client, IAM tokens, a local RDS Proxy, real databases
 	@$(PREPARE) environment .venv '.[demo]'
 	@.venv/bin/python -m examples.demo
 

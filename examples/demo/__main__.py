@@ -1,7 +1,7 @@
 """Run the demo: `python -m examples.demo`, or `make demo`, which installs what it needs first.
 
 Exit code 0: the library's function failed in no invocation, and all that was to happen has happened. 1: not so.
-2: the demo cannot run here.
+2: the demo cannot run here. PostgreSQL is always played, MariaDB where `mariadbd` is installed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import os
 import sys
 import time
 from importlib.util import find_spec
-from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 from examples.demo.phases import INVOCATIONS, PHASES, play
-from examples.demo.stage import Stage
+from examples.demo.stage import AUTH_MODES, SERVERS, Impostor, Stage, open_stages
 from lambda_dbconn.testing.runtime_api import InitError, RuntimeUnavailableError
 from lambda_dbconn.testing.servers import ServerUnavailableError
 
-_NEEDED = ("awslambdaric", "psycopg", "rich", "tenacity", "trustme")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NEEDED = ("awslambdaric", "boto3", "psycopg", "pymysql", "rich", "tenacity", "trustme")
 _FEWEST_INVOCATIONS = 20
 
 
@@ -45,7 +48,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    handlers = sorted(path.stem for path in (Path(__file__).parent / "function").glob("*.py"))
     parser = argparse.ArgumentParser(
         prog="python -m examples.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,10 +61,11 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print the figures for programs instead of the table")
     parser.add_argument(
         "--library-handler",
-        choices=handlers,
+        choices=("plain", "with_library"),
         default="with_library",
         help="what runs in the library's place: `plain` shows that the demo would notice",
     )
+    parser.add_argument("--only", choices=sorted(SERVERS), help="play with one engine only")
     return parser.parse_args(arguments)
 
 
@@ -92,25 +95,42 @@ def _run(options: argparse.Namespace) -> int:
     from examples.demo.report import Report, console, introduce, progress  # rich may have been missing
 
     started_s = time.monotonic()
-    with Stage(options.library_handler) as stage:
-        version, server = stage.server_version
-        for_people = console(is_error_stream=options.json)
-        introduce(server, is_tls=stage.server.is_tls, console=for_people)
-        phases = [phase.scaled(options.invocations) for phase in PHASES if phase.oldest_server <= version]
-        with progress(phases, for_people) as begin:
-            results = [play(stage, phase, begin(phase)) for phase in phases]
-        report = Report(
-            server=server,
-            is_tls=stage.server.is_tls,
-            results=results,
-            complaints=[complaint for result in results for complaint in result.complaints],
-            elapsed_s=time.monotonic() - started_s,
-        )
+    for_people = console(is_error_stream=options.json)
+    with open_stages(options.only, options.library_handler) as stages:
+        versions = {stage.title: stage.version for stage in stages}
+        introduce(versions, has_all=options.only is not None or len(stages) == len(SERVERS), console=for_people)
+        complaints = [complaint for stage in stages for complaint in _impostor_complaints(stage)]
+        phases = [phase.scaled(options.invocations) for phase in PHASES]
+        with progress(phases, for_people, engines=len(stages)) as begin:
+            results = []
+            for phase in phases:
+                advance = begin(phase)
+                results += [play(stage, phase, advance) for stage in stages]
+        stats = {auth: [stage.proxy_stats(auth) for stage in stages] for auth in AUTH_MODES}
+    report = Report(
+        servers=versions,
+        logins={auth: sum(each.logins for each in stats[auth]) for auth in AUTH_MODES},
+        refused=sum(sum(each.refused.values()) for auth in AUTH_MODES for each in stats[auth]),
+        results=results,
+        complaints=[*complaints, *(complaint for result in results for complaint in result.complaints)],
+        elapsed_s=time.monotonic() - started_s,
+    )
     if options.json:
         print(json.dumps(report.as_json(), indent=2))
     else:
         report.print(for_people)
     return 1 if report.complaints else 0
+
+
+def _impostor_complaints(stage: Stage) -> Iterator[str]:
+    """Look whether the library refuses a proxy with a false certificate, before it has shown the proxy a token."""
+    for false in get_args(Impostor):
+        refused_before = stage.proxy_stats("iam").refused
+        error = stage.meet_impostor(false).error
+        if error != "TlsError":
+            yield f"{stage.title}: a proxy with a false {false} was not refused as it should: {error}"
+        if stage.proxy_stats("iam").refused != refused_before:
+            yield f"{stage.title}: a proxy with a false {false} was shown a token, or spoken to without TLS"
 
 
 if __name__ == "__main__":

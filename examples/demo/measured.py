@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,11 @@ from lambda_dbconn.testing.runtime_api import LocalRuntime
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+TIMED_OUT = "Sandbox.Timedout"
+"""The error's name when a function ran into its timeout."""
+
 _TASK_ROOT = Path(__file__).parent / "function"
+_INIT_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,27 +39,26 @@ class Answer:
 
 
 class Function:
-    """One of the two functions; its first invocation, or `start`, begins its execution environment.
+    """One of the two functions; its first invocation begins its execution environment.
 
     Args:
         module: of the handler.
         variables: the function's environment variables.
-        timeout_s: the function's timeout.
         expected_rows: how many employees there are; any other number is a failed invocation.
     """
 
-    def __init__(self, module: str, variables: Mapping[str, str], *, timeout_s: float, expected_rows: int) -> None:
+    def __init__(self, module: str, variables: Mapping[str, str], *, expected_rows: int) -> None:
         package_path = str(Path(lambda_dbconn.__file__).parent.parent)
         python_path = os.pathsep.join(filter(None, [package_path, os.environ.get("PYTHONPATH")]))
         self._runtime = LocalRuntime(
             directory=_TASK_ROOT,
             handler=f"{module}.handler",
             environment={**variables, "PYTHONPATH": python_path},
-            timeout_s=timeout_s,
-            init_timeout_s=30.0,
+            init_timeout_s=_INIT_TIMEOUT_S,
         )
         self._expected_rows = expected_rows
         self._pids: set[int] = set()
+        self._ready_at = math.inf
         self._ended: Counter[str] = Counter()
         self._latest: Counter[str] = Counter()
 
@@ -68,19 +72,27 @@ class Function:
         """How many execution environments have answered so far."""
         return len(self._pids)
 
-    def start(self) -> None:
-        """Begin the execution environment."""
-        self._runtime.start()
+    @property
+    def environment_age_s(self) -> float:
+        """How long ago, at least, the execution environment imported the handler; negative if there is none."""
+        return time.monotonic() - self._ready_at
 
-    def invoke(self) -> Answer:
+    def start(self) -> None:
+        """Begin the execution environment, which an invocation would do as well."""
+        self._runtime.start()
+        self._ready_at = time.monotonic()
+
+    def invoke(self, *, timeout_s: float = 10.0) -> Answer:
         """Invoke it once; a frozen environment is thawed first."""
-        invocation = self._runtime.invoke({})
+        invocation = self._runtime.invoke({}, timeout_s=timeout_s)
         error = invocation.error
         pid = self._pid()
         if pid is None:
             self._ended, self._latest = self.counters, Counter()
-        else:
+            self._ready_at = math.inf
+        elif pid not in self._pids:
             self._pids.add(pid)
+            self._ready_at = min(self._ready_at, time.monotonic())
         if error is not None:
             return Answer(error=error.type, message=error.message)
         self._latest = _counters(invocation.value)
@@ -98,14 +110,10 @@ class Function:
         # The state is the first word after the name, which is in parentheses and may have spaces.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
-    def replace(self) -> None:
-        """End the environment and begin another one."""
-        self.close()
-        self.start()
-
     def close(self) -> None:
-        """End the environment."""
+        """End the environment; an invocation would begin another one."""
         self._runtime.kill()
+        self._ready_at = math.inf
 
     def _pid(self) -> int | None:
         """Return the environment's process id; None before its begin, and after a timeout or a crash has ended it."""
@@ -139,10 +147,14 @@ class Tally:
         return self.errors.total()
 
     @property
-    def has_recovered(self) -> bool:
-        """Whether an invocation succeeded after one had failed."""
-        outcomes = [answer.error is None for answer in self.answers]
-        return False in outcomes and True in outcomes[outcomes.index(False) :]
+    def is_broken(self) -> bool:
+        """Whether the last invocation failed."""
+        return bool(self.answers) and self.answers[-1].error is not None
+
+    @property
+    def last_failure(self) -> Answer | None:
+        """The last invocation that failed."""
+        return next((answer for answer in reversed(self.answers) if answer.error is not None), None)
 
     @property
     def replaced(self) -> dict[str, int]:

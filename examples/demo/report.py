@@ -15,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from examples.demo.measured import Tally, quantile
+from examples.demo.measured import TIMED_OUT, Tally, quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from examples.demo.phases import Phase, PhaseResult
 
@@ -27,13 +27,12 @@ _LONG = 10
 _RULE_UNDER_HEADINGS = box.Box("    \n    \n ── \n" + "    \n" * 5)
 _QUANTILES = {"p50": 0.50, "p99": 0.99}
 _NOTES = """
-Calls are invocations of each function. Opened, reused and replaced are connections, as the library counted them.
-Overhead is about the time inside the handler from asking for the connection to giving it back, with one select in \
-between: the library's median (p50) and 99th percentile (p99), less those of the plain handler, that is of the bare \
-driver, when it succeeded in the same phase. A few µs either way are noise in the warm phases, tens of µs in the others.
-The plain handler has one global connection. Lambda keeps an environment whose handler has raised, so it stays broken \
-until a deployment, say, replaces the environment; here that is done after each phase. A handler that hangs until its \
-timeout gets a new environment from Lambda.
+Calls are invocations of each function. Opened and replaced are connections, as the library counted them. Extra is \
+the library's median time from asking for the connection to giving it back, with one select in between, less the plain \
+handler's; mostly noise where others use the processor as well. The plain handlers keep one global connection, and \
+the token or password of the import. The PostgreSQL one connects anew when psycopg calls it closed; the MariaDB one \
+pings before each query, which is a round trip. One that stays broken gets a new environment after the phase, as by a \
+deployment.
 """
 
 
@@ -42,15 +41,17 @@ class Report:
     """The outcome of a run.
 
     Attributes:
-        server: name and version of the database server.
-        is_tls: whether the connections are encrypted, and the server verified.
+        servers: the databases' versions by name.
+        logins: how many the proxies let in, by what they ask for.
+        refused: how many they did not.
         results: of the phases that were played, in order.
         complaints: why the run does not show what it should; none if it does.
         elapsed_s: how long it took, in seconds.
     """
 
-    server: str
-    is_tls: bool
+    servers: Mapping[str, str]
+    logins: Mapping[str, int]
+    refused: int
     results: Sequence[PhaseResult]
     complaints: Sequence[str]
     elapsed_s: float
@@ -59,8 +60,9 @@ class Report:
         """Return the figures; times are seconds, and None where there is nothing to measure."""
         return {
             "python": platform.python_version(),
-            "server": self.server,
-            "is_tls": self.is_tls,
+            "servers": dict(self.servers),
+            "logins": dict(self.logins),
+            "refused": self.refused,
             "elapsed_s": round(self.elapsed_s, 3),
             "is_good": not self.complaints,
             "complaints": list(self.complaints),
@@ -70,10 +72,14 @@ class Report:
     def print(self, console: Console) -> None:
         """Print the table, what its columns mean, and the verdict."""
         is_wide = console.width >= _WIDTH
-        console.print(_table(self.results, has_fates=is_wide))
+        console.print(_table(self.results, is_wide=is_wide))
+        console.print()
         for result in self.results:
-            if result.plain.failed and not is_wide:
-                console.print(f"plain, {result.phase.title}: {_fate(result.plain, ' ')}")
+            if result.plain.is_broken and result.plain.last_failure is not None:
+                said = result.plain.last_failure.message.strip().splitlines()[-1]
+                said = said.rpartition("FATAL:")[2].strip().partition(". ")[0]
+                line = f"plain, {result.phase.title}, {result.engine}: {said}"
+                console.print(line, no_wrap=True, overflow="ellipsis")
         console.print(Text(_NOTES, style="dim"))
         for complaint in self.complaints:
             console.print(Text(f"NOT GOOD: {complaint}", style="bold red"))
@@ -84,19 +90,22 @@ class Report:
         total = sum(len(result.library.answers) for result in self.results)
         failed = sum(result.plain.failed for result in self.results)
         return (
-            f"With the library none of {total} invocations failed; with the plain handler {failed} of {total} did. "
-            f"({self.elapsed_s:.0f} s)"
+            f"With the library none of {total} invocations failed; with the plain handlers {failed} of {total} did.\n"
+            f"The proxies let in {self.logins['iam']} logins whose token they verified, and {self.logins['secret']} "
+            f"with the secret's password; they refused {self.refused}. "
+            f"False certificates were refused. ({self.elapsed_s:.0f} s)"
         )
 
 
 def _phase_as_json(result: PhaseResult) -> dict[str, Any]:
     return {
         "title": result.phase.title,
+        "engine": result.engine,
         "strikes": result.phase.strikes,
         "library": _tally_as_json(result.library)
         | {"opened": result.library.counters["opened"], "reused": result.library.counters["reused"]}
         | {"replaced": result.library.replaced, "connect_failures": result.library.counters["connect_failures"]},
-        "plain": _tally_as_json(result.plain) | {"has_recovered": result.plain.has_recovered},
+        "plain": _tally_as_json(result.plain) | {"is_broken": result.plain.is_broken},
         "overhead_s": {name: _or_none(overhead_s(result, share)) for name, share in _QUANTILES.items()},
     }
 
@@ -119,44 +128,51 @@ def overhead_s(result: PhaseResult, share: float) -> float:
     return quantile(result.library.database_s, share) - quantile(result.plain.database_s, share)
 
 
-def _table(results: Sequence[PhaseResult], *, has_fates: bool) -> Table:
+def _table(results: Sequence[PhaseResult], *, is_wide: bool) -> Table:
+    """Have a line for each phase and engine; a narrow one says nothing of connections and times."""
     table = Table(box=_RULE_UNDER_HEADINGS, padding=0, show_edge=False, header_style="bold")
-    table.add_column("\nphase", no_wrap=True)
-    for heading in ("\ncalls", "library\nfailed", "\nopened", "\nreused"):
+    for heading in ("\nphase", "\ndatabase"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("\ncalls", "library\nfailed"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("\nreplaced", no_wrap=True)
-    for heading in ("overhead\np50", "\np99", "plain\nfailed"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    if has_fates:
-        table.add_column("\nwith", no_wrap=True)
+    if is_wide:
+        table.add_column("\nopened", justify="right", no_wrap=True)
+        table.add_column("\nreplaced", no_wrap=True)
+        table.add_column("\nextra", justify="right", no_wrap=True)
+    table.add_column("plain\nfailed", justify="right", no_wrap=True)
+    table.add_column("\nand", no_wrap=True)
+    titles: set[str] = set()
     for result in results:
-        table.add_row(*_row(result), *([_fate(result.plain, "\n")] if has_fates else []))
+        title = "" if result.phase.title in titles else result.phase.title
+        titles.add(result.phase.title)
+        table.add_row(title, *_row(result, is_wide=is_wide))
     return table
 
 
-def _row(result: PhaseResult) -> Iterator[Text | str]:
+def _row(result: PhaseResult, *, is_wide: bool) -> Iterator[Text | str]:
     library, plain = result.library, result.plain
-    yield result.phase.title
+    yield result.engine
     yield str(len(library.answers))
     yield _count_of_failures(library)
-    yield str(library.counters["opened"])
-    yield str(library.counters["reused"])
-    yield "\n".join(f"{times} {reason}" for reason, times in library.replaced.items()) or "0"
-    for share in _QUANTILES.values():
-        yield _signed(overhead_s(result, share))
+    if is_wide:
+        yield str(library.counters["opened"])
+        yield ", ".join(f"{times} {reason}" for reason, times in library.replaced.items()) or "0"
+        yield "" if result.phase.fault else _signed(overhead_s(result, _QUANTILES["p50"]))
     yield _count_of_failures(plain)
+    yield _fate(plain)
 
 
 def _count_of_failures(tally: Tally) -> Text:
     return Text(str(tally.failed), style="bold red" if tally.failed else "green")
 
 
-def _fate(tally: Tally, separator: str) -> str:
-    """Say what became of the plain function: its errors in order of appearance, and whether it recovered."""
-    if not tally.failed:
-        return ""
-    end = "new environment" if tally.has_recovered else "never recovered"
-    return f",{separator}".join([*tally.errors, end])
+def _fate(tally: Tally) -> str:
+    """Say what became of the plain function."""
+    if tally.is_broken:
+        return "stays broken"
+    if TIMED_OUT in tally.errors:
+        return "hangs, times out"
+    return "recovers" if tally.failed else ""
 
 
 def _signed(seconds: float) -> str:
@@ -171,7 +187,9 @@ def _signed(seconds: float) -> str:
 
 
 @contextmanager
-def progress(phases: Sequence[Phase], console: Console) -> Iterator[Callable[[Phase], Callable[[], None]]]:
+def progress(
+    phases: Sequence[Phase], console: Console, *, engines: int
+) -> Iterator[Callable[[Phase], Callable[[], None]]]:
     """Show how far the run is: a line for each phase, and on a terminal a bar below.
 
     Gives a function to be called at the start of a phase; that returns another one, to be called after each
@@ -180,7 +198,7 @@ def progress(phases: Sequence[Phase], console: Console) -> Iterator[Callable[[Ph
     longest = max(len(phase.title) for phase in phases)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("invocations"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=2 * sum(phase.invocations for phase in phases))
+        task = bar.add_task("", total=2 * engines * sum(phase.invocations for phase in phases))
 
         def begin(phase: Phase) -> Callable[[], None]:
             console.print(f"{phase.title:<{longest}}  {phase.story}")
@@ -190,10 +208,17 @@ def progress(phases: Sequence[Phase], console: Console) -> Iterator[Callable[[Ph
     console.print()
 
 
-def introduce(server: str, *, is_tls: bool, console: Console) -> None:
-    """Say what takes part."""
-    console.print(f"runtime  awslambdaric {version('awslambdaric')} on Python {platform.python_version()}")
-    console.print(f"server   {server}, {'verified TLS' if is_tls else 'without TLS: this build has none'}\n")
+def introduce(servers: Mapping[str, str], *, has_all: bool, console: Console) -> None:
+    """Say what takes part, and what does not."""
+    console.print(
+        f"function  awslambdaric {version('awslambdaric')} on Python {platform.python_version()}, frozen as on Lambda"
+    )
+    console.print("login     IAM tokens and Secrets Manager, over verified TLS")
+    console.print("proxy     a local stand-in for RDS Proxy, one for tokens and one for the secret")
+    console.print(f"database  {', '.join(' '.join(pair) for pair in servers.items())}")
+    if not has_all:
+        console.print("          not MariaDB: there is no mariadbd on this machine (on Debian: mariadb-server-core)")
+    console.print()
 
 
 def console(*, is_error_stream: bool) -> Console:

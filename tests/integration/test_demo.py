@@ -6,23 +6,31 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from lambda_dbconn.testing.servers import LocalPostgres
+from examples.demo.report import console, introduce
+from examples.demo.stage import choose_servers
+from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres, ServerUnavailableError
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric has wheels for Linux only")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric has wheels for Linux only"),
+    pytest.mark.timeout(300),
+]
 
 _ROOT = Path(__file__).parents[2]
-_STRUCK = {
-    "session killed": "hang_up",
-    "server restart": "hang_up",
-    "server down": "hang_up",
+_ENGINES = ("PostgreSQL", "MariaDB")
+_FAULTLESS = ("cold start", "warm", "frozen", "warm again")
+_BREAKING = {
+    "proxy restarts": "hang_up",
+    "proxy away": "hang_up",
+    "token expires": "hang_up",
     "idle too long": "hang_up",
+    "secret rotates": "hang_up",
     "path dead": "ping_failed",
 }
+_CREDENTIALS = ("token expires", "secret rotates")
 
 
 def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -31,65 +39,106 @@ def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=_ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
     )
 
 
 @pytest.fixture(scope="module")
-def phases(postgres: LocalPostgres) -> dict[str, Any]:
-    """The figures of a run with few invocations, by phase."""
+def figures(postgres: LocalPostgres, mariadb: LocalMariaDB) -> dict[str, Any]:
+    """The figures of a run with few invocations."""
     run = run_demo("--invocations", "60", "--json")
     assert run.returncode == 0, run.stdout + run.stderr
-    return {phase["title"]: phase for phase in json.loads(run.stdout)["phases"]}
+    result: dict[str, Any] = json.loads(run.stdout)
+    return result
+
+
+@pytest.fixture(scope="module")
+def phases(figures: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """Its phases, by title and engine."""
+    return {(phase["title"], phase["engine"]): phase for phase in figures["phases"]}
 
 
 @pytest.fixture(scope="module")
 def sabotaged(postgres: LocalPostgres) -> subprocess.CompletedProcess[str]:
     """A run in which the plain handler stands in the library's place, too."""
-    return run_demo("--invocations", "20", "--library-handler", "plain")
+    return run_demo("--invocations", "20", "--library-handler", "plain", "--only", "postgresql")
 
 
-def test_the_library_fails_in_no_phase_and_the_plain_handler_wherever_there_is_a_fault(phases: dict[str, Any]) -> None:
-    assert [phase["library"]["failed"] for phase in phases.values()] == [0] * 9
-    assert {title for title, phase in phases.items() if phase["plain"]["failed"]} == set(_STRUCK)
+def test_the_library_fails_in_no_phase_with_either_engine(phases: dict[tuple[str, str], Any]) -> None:
+    assert set(phases) == {(title, engine) for title in [*_FAULTLESS, "failover", *_BREAKING] for engine in _ENGINES}
+    assert [phase["library"]["failed"] for phase in phases.values()] == [0] * len(phases)
 
 
-@pytest.mark.parametrize(("title", "reason"), _STRUCK.items())
-def test_each_fault_costs_the_library_one_connection_each_time(phases: dict[str, Any], title: str, reason: str) -> None:
-    assert phases[title]["strikes"] >= 1
-    assert phases[title]["library"]["replaced"] == {reason: phases[title]["strikes"]}
+@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize(("title", "reason"), _BREAKING.items())
+def test_each_fault_costs_the_library_one_connection_each_time(
+    phases: dict[tuple[str, str], Any], title: str, reason: str, engine: str
+) -> None:
+    phase = phases[title, engine]
+    assert phase["strikes"] >= 1
+    assert phase["library"]["replaced"] == {reason: phase["strikes"]}
 
 
-def test_a_server_that_is_down_is_tried_again_until_it_is_back(phases: dict[str, Any]) -> None:
-    assert phases["server down"]["library"]["connect_failures"] >= phases["server down"]["strikes"]
+@pytest.mark.parametrize("engine", _ENGINES)
+def test_a_proxy_that_is_away_is_tried_again_until_it_is_back(phases: dict[tuple[str, str], Any], engine: str) -> None:
+    phase = phases["proxy away", engine]
+    assert phase["library"]["connect_failures"] >= phase["strikes"]
+    assert phase["plain"]["failed"] >= 1
 
 
-def test_the_plain_handler_does_not_recover_from_a_killed_session(phases: dict[str, Any]) -> None:
-    plain = phases["session killed"]["plain"]
-    assert next(iter(plain["errors"])) == "AdminShutdown"
-    assert not plain["has_recovered"]
+@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize("title", _CREDENTIALS)
+def test_the_plain_handler_does_not_get_over_old_credentials(
+    phases: dict[tuple[str, str], Any], title: str, engine: str
+) -> None:
+    plain = phases[title, engine]["plain"]
+    assert plain["is_broken"]
+    assert "OperationalError" in plain["errors"]
 
 
-@pytest.mark.parametrize("title", ["warm", "frozen, thawed", "warm again"])
-def test_without_a_fault_the_library_only_reuses(phases: dict[str, Any], title: str) -> None:
-    library = phases[title]["library"]
+@pytest.mark.parametrize("engine", _ENGINES)
+def test_the_plain_handler_is_fair_where_the_driver_can_tell_it_reconnects(
+    phases: dict[tuple[str, str], Any], engine: str
+) -> None:
+    for title in ("proxy restarts", "idle too long"):
+        phase = phases[title, engine]
+        assert not phase["plain"]["is_broken"]
+        assert phase["plain"]["failed"] <= phase["strikes"]
+
+
+@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize("title", ["warm", "frozen", "failover", "warm again"])
+def test_where_nothing_breaks_the_library_only_reuses(
+    phases: dict[tuple[str, str], Any], title: str, engine: str
+) -> None:
+    library = phases[title, engine]["library"]
     assert (library["opened"], library["reused"]) == (0, library["invocations"])
 
 
-def test_the_overhead_is_the_difference_to_the_bare_driver_in_the_same_phase(phases: dict[str, Any]) -> None:
-    for phase in phases.values():
+def test_the_proxies_let_in_tokens_and_passwords_and_refused_old_ones(figures: dict[str, Any]) -> None:
+    opened = sum(phase["library"]["opened"] for phase in figures["phases"])
+    assert sum(figures["logins"].values()) > opened > 0
+    assert min(figures["logins"].values()) > 0
+    assert figures["refused"] > 0
+
+
+def test_the_overhead_is_the_difference_to_the_plain_handler_in_the_same_phase(figures: dict[str, Any]) -> None:
+    for phase in figures["phases"]:
         for quantile, overhead_s in phase["overhead_s"].items():
-            bare_s = phase["plain"]["database_s"][quantile]
-            assert overhead_s == pytest.approx(phase["library"]["database_s"][quantile] - bare_s, abs=1e-6)
+            plain_s = phase["plain"]["database_s"][quantile]
+            assert overhead_s == pytest.approx(phase["library"]["database_s"][quantile] - plain_s, abs=1e-6)
 
 
 def test_a_handler_that_fails_in_the_library_s_place_is_noticed_and_named(
     sabotaged: subprocess.CompletedProcess[str],
 ) -> None:
     assert sabotaged.returncode == 1, sabotaged.stdout + sabotaged.stderr
-    assert "NOT GOOD: session killed: 2 of 4 failed with the library, first by AdminShutdown: " in sabotaged.stdout
-    assert "none of" not in sabotaged.stdout
+    said = " ".join(sabotaged.stdout.split())
+    assert "NOT GOOD: proxy restarts, PostgreSQL: 3 of 12 failed with the library, first by " in said
+    assert "NOT GOOD: token expires, PostgreSQL: " in said
+    assert "NOT GOOD: secret rotates, PostgreSQL: " in said
+    assert "none of" not in said
 
 
 def test_what_is_not_a_terminal_gets_a_table_without_control_codes(
@@ -98,10 +147,23 @@ def test_what_is_not_a_terminal_gets_a_table_without_control_codes(
     assert not set(sabotaged.stdout + sabotaged.stderr) & {"\x1b", "\r"}
     lines = sabotaged.stdout.splitlines()
     headings = next(line.split() for line in lines if line.startswith("phase "))
-    assert headings == ["phase", "calls", "failed", "opened", "reused", "replaced", "p50", "p99", "failed", "with"]
-    _story, row = (line for line in lines if line.startswith("session killed  "))
-    assert row.removeprefix("session killed").split()[:4] == ["4", "2", "0", "0"]
+    assert headings == ["phase", "database", "calls", "failed", "opened", "replaced", "extra", "failed", "and"]
+    _story, row = (line for line in lines if line.startswith("proxy restarts "))
+    assert row.removeprefix("proxy restarts").split()[:5] == ["PostgreSQL", "12", "3", "0", "0"]
     assert max(map(len, lines)) <= 100
+
+
+def test_mariadb_is_left_out_where_it_is_missing_and_that_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def version() -> str:
+        raise ServerUnavailableError("no program 'mariadbd'")
+
+    monkeypatch.setattr(LocalMariaDB, "version", version)
+
+    assert choose_servers(None) == [LocalPostgres]
+    introduce({"PostgreSQL": "15"}, has_all=False, console=console(is_error_stream=False))
+    assert [line for line in capsys.readouterr().out.splitlines() if "not MariaDB" in line]
 
 
 def test_too_few_invocations_are_refused() -> None:
