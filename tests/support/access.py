@@ -11,7 +11,7 @@ import secrets
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lambda_dbconn import AuthenticationError, CredentialsError
 from lambda_dbconn.testing.rds_proxy import AwsKey
@@ -296,7 +296,12 @@ class SecretAccess(Rotation):
 
 
 class ReadsOfSecrets:
-    """Counts, at Secrets Manager's own end, what is read between `begin` and `end`: stage, and whether it exists."""
+    """Counts at Secrets Manager's own end what is read, by stage.
+
+    Attributes:
+        asked: Versions asked for.
+        found: Those of them that were given.
+    """
 
     def __init__(self, environ: pytest.MonkeyPatch) -> None:
         from moto.secretsmanager.models import SecretsManagerBackend
@@ -306,7 +311,7 @@ class ReadsOfSecrets:
         self._is_counting = False
         get = SecretsManagerBackend.get_secret_value
 
-        def counting(backend: object, secret_id: str, version_id: str, version_stage: str) -> object:
+        def counting(backend: Any, secret_id: str, version_id: str, version_stage: str) -> Any:
             if self._is_counting:
                 self.asked[version_stage] += 1
             value = get(backend, secret_id, version_id, version_stage)
@@ -318,7 +323,7 @@ class ReadsOfSecrets:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count what is read in this block."""
+        """Count what is read in this block: it is the function's reading, and not a rotation's."""
         self._is_counting = True
         try:
             yield

@@ -34,6 +34,7 @@ _FREEZES_S = {"short freeze": (1.0, 25.0), "freeze": (31.0, 1300.0), "long freez
 _LONGEST_AGE_S = 70_000.0  # well below the shortest lifetime, so that it is foreseen which connections reach theirs
 _PASSING: list[RefusalKind | None] = ["borrow_timeout", "connection_limit", "connection_rate", "iam_rate", None]
 
+
 class EventfulClock(FakeClock):
     """A clock during whose next sleep something happens."""
 
@@ -190,9 +191,7 @@ class Life:
             self.environments[-1].close()
         self.access.forget()
         self.is_connected = False
-        self.environments.append(
-            ConnectionManager(Settings.from_env(), clock=self.clock, observer=self.tally)
-        )
+        self.environments.append(ConnectionManager(Settings.from_env(), clock=self.clock, observer=self.tally))
 
     def freeze(self) -> None:
         """Freeze the environment, for a while or for longer than any connection is kept."""
