@@ -1,7 +1,7 @@
 """Ten thousand invocations, with rotations, expiries, outages and refusals in between.
 
 None fails that should not, none that should gets through, and no statement is sent twice: the table that they write to
-and the proxy's record of what it was sent are the witnesses.
+and the proxy's record of what it was sent are the witnesses. Another order of events: set `LONG_RUN_SEED`.
 """
 
 from __future__ import annotations
@@ -47,20 +47,18 @@ class OwnError(Exception):
 # How often each thing happens, for each of the four: dozens of each kind in all.
 PASSING = {
     Life.freeze: 36,
-    Life.expire_token: 18,
-    Life.lose_path: 18,
-    Life.restart_proxy: 18,
-    Life.cut_idle_client: 18,
-    Life.kill_sessions: 24,
-    Life.fail_over: 24,
-    Life.refuse_in_passing: 30,
-    Life.recover_in_time: 18,
-    Life.cold_start: 18,
+    Life.expire_token: 12,
+    Life.lose_path: 12,
+    Life.restart_proxy: 12,
+    Life.cut_idle_client: 12,
+    Life.kill_sessions: 16,
+    Life.fail_over: 16,
+    Life.refuse_in_passing: 24,
+    Life.recover_in_time: 12,
+    Life.cold_start: 12,
 }
-KEY_REPLACEMENTS = 30
-ROTATION_STEPS = 80
-REFUSALS_OF_A_KIND = 15
-STRIKES_OF_A_KIND = 15
+KEY_REPLACEMENTS, ROTATION_STEPS = 24, 64
+REFUSALS_OF_A_KIND = STRIKES_OF_A_KIND = 12
 
 # How often a handler of each kind is invoked when nothing in particular is to happen, in parts of a hundred.
 HANDLERS = {"insert": 45, "insert_two": 25, "read": 20, "fail": 4, "fail_in_transaction": 3, "leave_open": 3}
@@ -290,7 +288,8 @@ def assert_the_witnesses_agree(life: Life, function: Function) -> None:
     assert cost["logins"] == events["ConnectionOpened"] == sum(each.opened for each in stats)
     assert cost["logins"] == events["ConnectionClosed"] + life.is_connected
     assert cost["tries failed"] == events["ConnectFailed"] == sum(each.connect_failures for each in stats)
-    assert cost["pings failed"] == events["PingFailed"] <= life.due["freeze"] // 4
+    assert cost["pings failed"] == events["PingFailed"] < life.due["freeze"]
+    assert cost["found AWSPENDING"] >= 12 or isinstance(life.access, IamAccess)  # rotations were met in their window
     for stage in ("AWSCURRENT", "AWSPENDING"):
         assert cost[f"found {stage}"] == events[f"found {stage}"]
     assert sum(each.open_now for each in stats) == life.is_connected
@@ -302,12 +301,9 @@ def assert_the_witnesses_agree(life: Life, function: Function) -> None:
 
 def summary(life: Life, function: Function, duration_s: float) -> str:
     """Say in a few lines what happened."""
-    told = [
-        f"{function.count} invocations in {duration_s:.1f} s, seed {SEED}",
-        ", ".join(f"{name}: {count}" for name, count in function.outcomes.most_common()),
-        ", ".join(f"{name}: {count}" for name, count in sorted(life.due.items())),
-    ]
-    return "\n  ".join(told)
+    outcomes = ", ".join(f"{name}: {count}" for name, count in function.outcomes.most_common())
+    events = ", ".join(f"{name}: {count}" for name, count in sorted(life.due.items()))
+    return f"{function.count} invocations in {duration_s:.1f} s, seed {SEED}\n  {outcomes}\n  {events}"
 
 
 @pytest.fixture(scope="module")
@@ -388,9 +384,7 @@ def life(
             yield life
 
 
-def test_no_invocation_fails_that_should_not_and_no_statement_is_sent_twice(
-    life: Life, record_property: Callable[[str, object], None]
-) -> None:
+def test_no_invocation_fails_that_should_not_and_no_statement_is_sent_twice(life: Life) -> None:
     function = Function(life)
     started_s = time.monotonic()
     try:
@@ -400,7 +394,5 @@ def test_no_invocation_fails_that_should_not_and_no_statement_is_sent_twice(
         error.add_note(f"seed {SEED}, invocation {function.count}; before it: {'; '.join(life.past)}")
         raise
     finally:
-        text = summary(life, function, time.monotonic() - started_s)
-        record_property("summary", text)
-        print(text)  # noqa: T201
+        print(summary(life, function, time.monotonic() - started_s))  # noqa: T201
     assert function.count == INVOCATIONS
