@@ -108,6 +108,10 @@ _ROWS: tuple[tuple[str, int, str, type[LambdaDbConnError], bool, str], ...] = (
     ("postgresql", 0, "could not read root certificate", ConfigurationError, False, "Check SSLROOTCERT."),
     ("postgresql", 0, "invalid response to ssl negotiation", ConnectError, False, _OTHER_ENGINE),
     ("postgresql", 0, "certificate verify failed", TlsError, False, _WRONG_CA),
+    # A server that goes away in the middle of a handshake or login says nothing about TLS.
+    ("postgresql", 0, "ssl connection has been closed unexpectedly", ConnectError, True, _STARTING),
+    ("postgresql", 0, "unexpected eof while reading", ConnectError, True, _STARTING),
+    ("postgresql", 0, "ssl syscall error: eof detected", ConnectError, True, _STARTING),
     ("postgresql", 0, "ssl error", TlsError, False, TlsError.remedy),
     # MySQL and MariaDB
     ("mysql", 1044, "", ConnectError, False, _DATABASE),
@@ -133,6 +137,7 @@ _ROWS: tuple[tuple[str, int, str, type[LambdaDbConnError], bool, str], ...] = (
     ("mysql", 0, "hostname mismatch", TlsError, False, _WRONG_NAME),
     ("mysql", 0, "ip address mismatch", TlsError, False, _WRONG_NAME),
     ("mysql", 0, "certificate_verify_failed", TlsError, False, _WRONG_CA),
+    ("mysql", 0, "eof occurred in violation of protocol", ConnectError, True, _STARTING),
     ("mysql", 2026, "", TlsError, False, _NO_TLS_SERVER),
     ("mysql", 0, "[ssl", TlsError, False, TlsError.remedy),
     ("mysql", 0, "timed out", ConnectTimeoutError, True, ConnectTimeoutError.remedy),
@@ -140,6 +145,7 @@ _ROWS: tuple[tuple[str, int, str, type[LambdaDbConnError], bool, str], ...] = (
     # The network
     ("", 0, "connection refused", ConnectError, True, _UNREACHABLE),
     ("", 0, "connection reset", ConnectError, True, _UNREACHABLE),
+    ("", 0, "broken pipe", ConnectError, True, _UNREACHABLE),
     ("", 0, "closed the connection unexpectedly", ConnectError, True, _STARTING),
     ("", 0, "timeout", ConnectTimeoutError, True, ConnectTimeoutError.remedy),
     ("", 0, "no route to host", ConnectError, True, _UNREACHABLE),

@@ -120,6 +120,10 @@ POSTGRESQL = [
     ("Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?", ConnectError, True),
     ("Connection reset by peer", ConnectError, True),
     ("server closed the connection unexpectedly\n\tThis probably means the server terminated", ConnectError, True),
+    ("SSL connection has been closed unexpectedly", ConnectError, True),
+    ("SSL error: unexpected eof while reading", ConnectError, True),
+    ("SSL SYSCALL error: EOF detected", ConnectError, True),
+    ("could not send data to server: Broken pipe", ConnectError, True),
     ("timeout expired", ConnectTimeoutError, True),
     ("No route to host", ConnectError, True),
     ("Network is unreachable", ConnectError, False),
@@ -181,6 +185,16 @@ MYSQL = [
         False,
     ),
     (2003, "Can't connect to MySQL server on 'x' ([SSL] record layer failure (_ssl.c:1000))", TlsError, False),
+    (
+        2003,
+        (
+            "Can't connect to MySQL server on 'x' ([SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of "
+            "protocol (_ssl.c:1000))"
+        ),
+        ConnectError,
+        True,
+    ),
+    (2006, "MySQL server has gone away (BrokenPipeError(32, 'Broken pipe'))", ConnectError, True),
     (2003, "Can't connect to MySQL server on 'x' (timed out)", ConnectTimeoutError, True),
     (2013, "Lost connection to MySQL server during query (timed out)", ConnectTimeoutError, True),
     (2013, "Lost connection to MySQL server during query", ConnectError, True),
