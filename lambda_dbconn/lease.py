@@ -132,4 +132,4 @@ def discard_reason(state: SessionState, failure: Failure) -> str | None:
 
 
 # After these nothing of a transaction was committed, and doing it again may succeed.
-RUN_AGAIN = frozenset((Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY))
+RUN_AGAIN = frozenset((Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY, Failure.BUSY))

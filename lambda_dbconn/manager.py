@@ -279,7 +279,7 @@ class TransactionLoan(Generic[C]):
         try:
             self._begin(slot, deadline)
         except BaseException as error:
-            self._lender.release(slot, error)
+            self._release(error)
             raise
         return slot.connection
 

@@ -18,11 +18,12 @@ from _thread import allocate_lock, start_new_thread
 from contextlib import suppress
 
 import pymysql
-from pymysql.constants import CR, SERVER_STATUS
+from pymysql.constants import SERVER_STATUS
 
 from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import addresses
 from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
+from lambda_dbconn.drivers.failures import failure_of
 from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError, without_frames
 from lambda_dbconn.proxy_messages import connect_error
 
@@ -44,30 +45,8 @@ _PLUGIN_CANNOT_LOAD = 2059
 _CLEAN = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 _STATE_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT | SERVER_STATUS.SERVER_STATUS_IN_TRANS
 
-# Client-side losses; shutdown, kill and disconnection as the server words them.
-_LOST = frozenset(
-    (
-        0,
-        CR.CR_SERVER_GONE_ERROR,
-        CR.CR_SERVER_LOST,
-        2055,
-        1053,
-        1077,
-        1079,
-        1152,
-        1158,
-        1159,
-        1160,
-        1161,
-        1184,
-        1927,
-        3032,
-        4031,
-    )
-)
-_CONFLICT = frozenset((1205, 1213))
-_READ_ONLY = frozenset((1792, 1836))
-_READ_ONLY_IF_SAID_SO = 1290  # any "running with the --… option" error
+_READ_ONLY_TRANSACTION = 1792
+_IN_READ_ONLY_TRANSACTION = 0x2000  # of the server status; PyMySQL 1.2.4 has no name for it
 
 
 class Connection(_Base):
@@ -251,14 +230,12 @@ class MysqlDriver:
 
     def failure(self, connection: Connection, error: BaseException) -> Failure:
         """Read the error's number; a connection that PyMySQL has closed is gone whatever the error."""
-        number = error.args[0] if isinstance(error, pymysql.Error) and error.args else None
-        if not connection.open or number in _LOST:
+        if not connection.open:
             return Failure.LOST
-        if number in _CONFLICT:
-            return Failure.CONFLICT
-        if number in _READ_ONLY or (number == _READ_ONLY_IF_SAID_SO and "read-only" in str(error)):
-            return Failure.READ_ONLY
-        return Failure.OTHER
+        number = error.args[0] if isinstance(error, pymysql.Error) and error.args else None
+        if number == _READ_ONLY_TRANSACTION and connection.server_status & _IN_READ_ONLY_TRANSACTION:
+            return Failure.OTHER  # the caller's own choice
+        return failure_of("mysql", number, str(error))
 
     def _context(self, cafile: str) -> ssl.SSLContext:
         """Return the context that verifies chain and host name against this file; made once, it costs milliseconds."""
