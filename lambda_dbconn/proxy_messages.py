@@ -31,7 +31,9 @@ _IAM = (
 _REGISTER = "Register a secret for this user with the proxy, and check that its password is the database's."
 _AUTH_MODE = "Set AUTH to what the proxy is configured for."
 _CAPACITY = "Raise the proxy's or server's limit, or lower the function's concurrency."
-_POOL = "Raise MaxConnectionsPercent or look for pinned sessions and long transactions that hold connections."
+BORROW_TIMEOUT_REMEDY = (
+    "Raise MaxConnectionsPercent or look for pinned sessions and long transactions that hold connections."
+)
 _STARTING = "Wait: the server is starting, stopping or failing over."
 _PROXY_FAULT = "Look in the proxy's own log, with enhanced logging switched on, for what went wrong inside it."
 _NO_WRITER = "Use the primary cluster's proxy: a secondary cluster of a global database takes no writes."
@@ -63,14 +65,14 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     ("postgresql", (), "the password that was provided for the role", AuthenticationError, False, _REGISTER),
     ("postgresql", (), "maximum number of client connections", ProxyBusyError, True, _CAPACITY),
     ("postgresql", (), "rate of connection to proxy exceeded", ProxyBusyError, True, _CAPACITY),
-    ("postgresql", (), "timed-out waiting to acquire", ProxyBusyError, True, _POOL),
+    ("postgresql", (), "timed-out waiting to acquire", ProxyBusyError, True, BORROW_TIMEOUT_REMEDY),
     ("postgresql", (), "feature not supported: rds proxy", ProxyRefusedError, False, ""),
     ("", (), "any associated read/write instances", ProxyRefusedError, False, _NO_WRITER),
     ("postgresql", (), "request returned an error", ConnectError, False, _DATABASE),
     ("postgresql", (), "unknown error", ConnectError, True, _PROXY_FAULT),
     # RDS Proxy, MySQL
     ("mysql", (1040,), "", ProxyBusyError, True, _CAPACITY),
-    ("mysql", (9501,), "", ProxyBusyError, True, _POOL),
+    ("mysql", (9501,), "", ProxyBusyError, True, BORROW_TIMEOUT_REMEDY),
     ("mysql", (3159,), "", TlsError, False, _NEED_TLS),
     ("mysql", (1231,), "", ProxyRefusedError, False, ""),
     ("mysql", (1105,), "", ConnectError, True, _PROXY_FAULT),

@@ -41,6 +41,7 @@ else:
     _Base = pymysql.Connection
 
 _GOODBYE_LIMIT_S = 0.05
+_LONGEST_BATCH_BYTES = 16_000  # a statement of more than 16 KB pins the session on RDS Proxy, and PyMySQL packs 1 MB
 _PLUGIN_CANNOT_LOAD = 2059
 _CLEAN = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 _STATE_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT | SERVER_STATUS.SERVER_STATUS_IN_TRANS
@@ -63,6 +64,14 @@ class Connection(_Base):
     server_status: int
 
     isolation: str | None = None  # the session's own level, while another one is set
+    longest_batch_bytes: int | None = None
+
+    def cursor(self, cursor: Any = None) -> Any:
+        """Make a cursor of any class, whose `executemany` keeps to `longest_batch_bytes` a statement."""
+        made = super().cursor(cursor)
+        if self.longest_batch_bytes is not None:
+            made.max_stmt_length = min(made.max_stmt_length, self.longest_batch_bytes)
+        return made
 
     def limit(self, timeout_s: float | None) -> None:
         """Let each wait from now on take that many seconds at most; None lifts the limit."""
@@ -269,7 +278,7 @@ def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLC
             "the password has a character outside Latin-1, which PyMySQL cannot send",
             remedy="Change the password to one of Latin-1 characters.",
         )
-    return Connection(
+    connection = Connection(
         host=settings.server_name,  # only for the certificate: the socket is given
         port=settings.port,
         user=credentials.user,
@@ -282,6 +291,9 @@ def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLC
         auth_plugin_map=None if context is not None else _NEVER_IN_CLEAR,
         defer_connect=True,
     )
+    if settings.is_proxy:
+        connection.longest_batch_bytes = _LONGEST_BATCH_BYTES
+    return connection
 
 
 def _can_be_sent(credentials: Credentials) -> bool:

@@ -140,7 +140,7 @@ def _start(settings: Settings, credentials: Credentials, trust: Trust, address: 
         "port": settings.port,
         "dbname": settings.name or credentials.user,
         "user": credentials.user,
-        "application_name": "lambda_dbconn",
+        "fallback_application_name": "lambda_dbconn",  # PGAPPNAME wins
         "gssencmode": "disable",
         "keepalives_idle": addresses.KEEPALIVE_IDLE_S,
         "keepalives_interval": addresses.KEEPALIVE_INTERVAL_S,

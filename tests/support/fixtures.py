@@ -11,6 +11,7 @@ from lambda_dbconn.testing.certificates import Certificates
 from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres, LocalServer, ServerUnavailableError
 from tests.support.mysql import LocalMySQL, install
 from tests.support.pgbouncer import LocalPgBouncer
+from tests.support.rds_proxy import PROXY_NAME, READER_ADDRESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,6 +65,12 @@ def _running(server: _Server, *, required_by: tuple[str, ...] = _REQUIRE_SERVERS
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates.create(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def proxy_certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """What a proxy shows: a certificate for its own name, and for an address beside localhost's."""
+    return Certificates.create(tmp_path_factory.mktemp("proxy"), extra_names=[PROXY_NAME, READER_ADDRESS])
 
 
 @pytest.fixture(scope="session")
