@@ -73,7 +73,7 @@ def settings_for(proxy: LocalRdsProxy, **changes: Any) -> Settings:
     """
     given: dict[str, Any] = {
         "engine": proxy.engine,
-        "host": "localhost",
+        "host": "127.0.0.1",
         "signing_host": PROXY_NAME,
         "port": proxy.port,
         "name": "app",
