@@ -157,7 +157,8 @@ def test_with_it_reads_go_to_the_writer_until_the_reader_is_tried_again(
 @pytest.mark.parametrize("fault", ["refuse", "black_hole"])
 def test_a_reader_that_is_out_of_reach_leaves_time_for_the_writer(endpoints: Endpoints, fault: str) -> None:
     getattr(endpoints.way, fault)()
-    with managed(endpoints, reader_fallback="writer") as db, db.reader.connection(8.0) as connection:
+    options: dict[str, Any] = {"reader_fallback": "writer", "connect_timeout_s": 60}
+    with managed(endpoints, **options) as db, db.reader.connection(8.0) as connection:
         assert value(connection, "SELECT 1") == 1
     assert logins(endpoints) == (1, 0)
 
