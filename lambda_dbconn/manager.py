@@ -158,12 +158,11 @@ class ConnectionManager(Generic[C]):
                 with loan as connection:
                     return function(connection)
             except Exception:
-                pause_s = backoff.pause_s()
-                if loan.failure is not Failure.CONFLICT:  # which is no outage
-                    pause_s = max(pause_s, self._budget.wait_s())
+                is_outage = loan.failure is not Failure.CONFLICT
+                pause_s = max(backoff.pause_s(), self._budget.wait_s() if is_outage else 0.0)
                 if attempts == 0 or loan.failure not in RUN_AGAIN or deadline.remaining_s() <= pause_s:
                     raise
-            if loan.failure is not Failure.CONFLICT:
+            if is_outage:
                 self._budget.spend()
             self._clock.sleep(pause_s)
 

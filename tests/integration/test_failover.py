@@ -12,7 +12,7 @@ import psycopg
 import pymysql
 import pytest
 
-from lambda_dbconn import ConnectionManager, Credentials, Secret, Settings
+from lambda_dbconn import CommitUnknownError, ConnectionManager, Credentials, Secret, Settings
 from lambda_dbconn.events import ConnectionReplaced
 from lambda_dbconn.testing.certificates import Certificates
 from lambda_dbconn.testing.fakes import RecordingObserver
@@ -264,6 +264,24 @@ def test_a_transaction_that_the_switchover_cuts_off_is_run_again_on_the_green_si
     assert (count(deployment.blue), count(deployment.green)) == (0, 1)
     assert calls == [1, 1]
     assert [event.reason for event in observer.of(ConnectionReplaced)] == ["lost"]
+
+
+def test_a_commit_that_the_failover_meets_on_its_way_is_unknown_and_not_run_again(deployment: BlueGreen) -> None:
+    calls: list[int] = []
+
+    def order_and_lose_the_writer(connection: Any) -> None:
+        calls.append(1)
+        order(connection)
+        deployment.proxy.set_secret("app", deployment.green.password)
+        deployment.proxy.failover(to=deployment.green)
+
+    with managing(deployment.proxy, credentials=passwords(deployment)) as db:
+        with pytest.raises(CommitUnknownError), db.transaction(20) as connection:
+            order_and_lose_the_writer(connection)
+        with pytest.raises(CommitUnknownError):
+            db.run(order_and_lose_the_writer, 20)
+    assert calls == [1, 1]
+    assert (count(deployment.blue), count(deployment.green)) == (0, 0)
 
 
 def test_a_connection_that_was_dropped_while_idle_fails_no_invocation(
