@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn.backoff import Backoff
 from lambda_dbconn.deadline import Deadline
-from lambda_dbconn.endpoint import classify
 from lambda_dbconn.errors import AuthenticationError, ConnectError, CredentialsError, LambdaDbConnError
 from lambda_dbconn.events import ConnectFailed
 from lambda_dbconn.tls import trust_for
@@ -12,6 +12,7 @@ from lambda_dbconn.tls import trust_for
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lambda_dbconn.backoff import Budget
     from lambda_dbconn.clock import Clock
     from lambda_dbconn.credentials import CredentialProvider, Credentials
     from lambda_dbconn.drivers.driver import Driver
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 
 _MOST_CREDENTIALS = 3  # what was known, what is current, what is pending
-_FIRST_BACKOFF_S = 0.05
-_LONGEST_BACKOFF_S = 1.0
 _INTERRUPT_LIMIT_S = 0.1
 _SHORTEST_TRY_S = 0.1  # with less it would end in a timeout, which would hide why the tries before it failed
 
@@ -35,6 +34,7 @@ class Connector(Generic[C]):
         driver: Opens one connection, or says why not.
         credentials: Asked before each connection; told when they are refused.
         clock: For the time limit and the pauses.
+        budget: Of repeats.
         tell: Called with an event for each try that failed.
     """
 
@@ -45,20 +45,23 @@ class Connector(Generic[C]):
         driver: Driver[C],
         credentials: CredentialProvider,
         clock: Clock,
+        budget: Budget,
         tell: Callable[[Event], None],
     ) -> None:
         self._settings = settings
         self._driver = driver
         self._credentials = credentials
         self._clock = clock
+        self._budget = budget
         self._tell = tell
         self._trust = trust_for(settings)
+        self.address = settings.address
 
     def open(self, deadline: Deadline) -> tuple[C, int]:
         """Return a new connection and how many tries it took.
 
         Failures that a later try may mend are tried again after a pause drawn from an exponentially growing range
-        ("full jitter"), until `connect_timeout_s` or the deadline is over.
+        ("full jitter"), until `connect_timeout_s` or the deadline is over, and as often as the budget allows.
 
         Raises:
             DeadlineExceededError: No time was left for the first try.
@@ -79,7 +82,7 @@ class Connector(Generic[C]):
 
         Nothing is sent to RDS Proxy, which knows no cancel and may have lent the session to somebody else by now.
         """
-        if classify(self._settings.server_name).is_proxy:
+        if self._settings.is_proxy:
             return
         from contextlib import suppress
 
@@ -132,6 +135,7 @@ class Connector(Generic[C]):
         import tenacity  # the happy path does without
 
         attempt = 0
+        backoff = Backoff()
 
         def try_once() -> C:
             nonlocal attempt
@@ -143,7 +147,8 @@ class Connector(Generic[C]):
         retrying = tenacity.Retrying(
             sleep=self._clock.sleep,
             stop=lambda state: state.upcoming_sleep + _SHORTEST_TRY_S > min(limit.left_s(), deadline.remaining_s()),
-            wait=tenacity.wait_random_exponential(multiplier=_FIRST_BACKOFF_S, max=_LONGEST_BACKOFF_S),
+            wait=lambda _: max(backoff.pause_s(), self._budget.wait_s()),  # tenacity's own would repeat after SnapStart
+            before_sleep=lambda _: self._budget.spend(),
             retry=tenacity.retry_if_exception(
                 lambda error: isinstance(error, (ConnectError, CredentialsError)) and error.retryable
             ),

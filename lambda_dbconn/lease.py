@@ -146,4 +146,4 @@ def discard_reason(state: SessionState, failure: Failure, *, was_cut: bool) -> s
 
 
 # After these nothing of a transaction was committed, and doing it again may succeed.
-RUN_AGAIN = frozenset((Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY))
+RUN_AGAIN = frozenset((Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY, Failure.BUSY))

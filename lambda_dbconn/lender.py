@@ -9,9 +9,10 @@ from __future__ import annotations
 from _thread import get_ident
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn.clock import jitter
 from lambda_dbconn.deadline import Cutoff, Deadline
 from lambda_dbconn.drivers.driver import Failure, SessionState
-from lambda_dbconn.errors import CommitUnknownError, ConnectionInUseError, TransactionLeftOpenError
+from lambda_dbconn.errors import CommitUnknownError, ConnectError, ConnectionInUseError, TransactionLeftOpenError
 from lambda_dbconn.events import (
     ConnectionClosed,
     ConnectionOpened,
@@ -23,6 +24,7 @@ from lambda_dbconn.events import (
 from lambda_dbconn.lease import Slot, discard_reason
 from lambda_dbconn.lifecycle import watch
 from lambda_dbconn.liveness import PING_LIMIT_S, Limits, has_hung_up, judge
+from lambda_dbconn.proxy_messages import BORROW_TIMEOUT_REMEDY
 
 if TYPE_CHECKING:
     from lambda_dbconn.clock import Clock
@@ -37,6 +39,11 @@ C = TypeVar("C")
 _CLEAN = SessionState.CLEAN
 _OTHER = Failure.OTHER
 _UNLIMITED_S = float("inf")
+_FALLBACK_LIFETIME_S = 300.0  # of a reader's connection to the writer: then the reader is tried again
+_NOTES = {
+    Failure.BUSY: BORROW_TIMEOUT_REMEDY,
+    Failure.READ_ONLY: "This endpoint is for reading: write through the manager itself, not through its `reader`.",
+}
 _CLEANING_LIMIT_S = 5.0  # for a rollback and the like at return; a session that takes longer is discarded
 _SHORTEST_CLEANING_S = 0.05  # of the reserve, when nothing else is left
 
@@ -50,6 +57,9 @@ class Lender(Generic[C]):
         connector: Opens them.
         recorder: Is told the events.
         clock: For ages.
+
+    Attributes:
+        fallback: Opens connections while `connector` cannot, for a failure that a later try may mend; or None.
     """
 
     def __init__(
@@ -66,6 +76,7 @@ class Lender(Generic[C]):
         self._using = f"using the connection to {self._where}"
         self._driver = driver
         self._connector = connector
+        self.fallback: Connector[C] | None = None
         self._recorder = recorder
         self._tell = recorder.tell
         self._tells_reuse = recorder.wants(ConnectionReused)
@@ -179,18 +190,28 @@ class Lender(Generic[C]):
 
     def _fill(self, slot: Slot[C], deadline: Deadline) -> None:
         started = self._monotonic()
-        connection, attempts = self._connector.open(deadline)
-        slot.fill(connection, self._driver.fileno(connection), Limits.of(self._settings), self._clock)
+        where, limits = self._where, Limits.of(self._settings)
+        try:
+            connection, attempts = self._connector.open(deadline if self.fallback is None else self._half(deadline))
+        except ConnectError as error:
+            if self.fallback is None or not error.retryable:
+                raise
+            connection, attempts = self.fallback.open(deadline)
+            where = self.fallback.address
+            limits = limits.replace(max_lifetime_s=min(limits.max_lifetime_s, jitter(_FALLBACK_LIFETIME_S)))
+        slot.fill(connection, self._driver.fileno(connection), limits, self._clock)
         reason = "first"
         if slot.vacated is not None:
             reason = slot.vacated.reason
             self._tell(slot.vacated)
             slot.vacated = None
         self._tell(
-            ConnectionOpened(
-                endpoint=self._where, reason=reason, attempts=attempts, duration_s=self._monotonic() - started
-            )
+            ConnectionOpened(endpoint=where, reason=reason, attempts=attempts, duration_s=self._monotonic() - started)
         )
+
+    def _half(self, deadline: Deadline) -> Deadline:
+        """Leave half of the time to the fallback: a proxy without readers may be silent rather than refuse."""
+        return Deadline(deadline.remaining_s() / 2, reserve_s=0.0, clock=self._clock)
 
     def release(self, slot: Slot[C], error: BaseException | None, *, is_read_only: bool = False) -> Failure:
         """Take a connection back, clean; return what `error`, which ended the loan, meant.
@@ -215,9 +236,13 @@ class Lender(Generic[C]):
             del self._lent[slot.thread]
             self._idle.append(slot)
             return _OTHER
-        failure = _OTHER if error is None else self.failure(slot, error)
-        if failure is Failure.READ_ONLY and (is_read_only or self._settings.is_read_only):
-            failure = _OTHER
+        failure = _OTHER
+        if error is not None:
+            failure, cause = self._found(slot, error)
+            if failure is Failure.BUSY or (failure is Failure.READ_ONLY and self._settings.is_read_only):
+                _add_note(cause, _NOTES[failure])
+            if failure is Failure.READ_ONLY and (is_read_only or self._settings.is_read_only):
+                failure = _OTHER
         if slot.was_cut:
             failure = _OTHER  # whoever is short of time is not to try again
         try:
@@ -299,15 +324,19 @@ class Lender(Generic[C]):
 
     def failure(self, slot: Slot[C], error: BaseException) -> Failure:
         """Say what an error means that was raised while the slot was lent, or any error that it stems from."""
+        return self._found(slot, error)[0]
+
+    def _found(self, slot: Slot[C], error: BaseException) -> tuple[Failure, BaseException]:
+        """Return what an error means, and the one in its chain that says so."""
         cause: BaseException | None = error
         for _ in range(10):  # chains are short; a circular one must not hold us
             if cause is None:
                 break
             found = self._driver.failure(slot.connection, cause)
             if found is not Failure.OTHER:
-                return found
+                return found, cause
             cause = cause.__cause__ or cause.__context__
-        return Failure.OTHER
+        return Failure.OTHER, error
 
     def discard(self, slot: Slot[C], reason: str) -> None:
         """Close the slot's connection without waiting, and remember why."""
@@ -353,3 +382,9 @@ class Lender(Generic[C]):
 
     def _reused(self, slot: Slot[C]) -> None:
         self._tell(ConnectionReused(endpoint=self._where, idle_s=slot.idle_s(self._clock)))
+
+
+def _add_note(error: BaseException, note: str) -> None:
+    """Say once, beside the driver's words, what to do; the error stays what it is."""
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar, overload
-from lambda_dbconn.clock import SystemClock, jitter
+from lambda_dbconn.backoff import Backoff, Budget
+from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.connector import Connector
 from lambda_dbconn.credentials.selection import provider_for
 from lambda_dbconn.drivers import load_driver
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.clock import Clock
     from lambda_dbconn.credentials import CredentialProvider, Credentials
     from lambda_dbconn.deadline import Deadline, InvocationContext
+    from lambda_dbconn.description import Description
     from lambda_dbconn.drivers.driver import Driver
     from lambda_dbconn.events import Observer
     from lambda_dbconn.lease import Slot
@@ -33,9 +35,6 @@ C = TypeVar("C")
 E = TypeVar("E")
 R = TypeVar("R")
 X = TypeVar("X")
-
-_FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 1.0
 
 
 class ConnectionManager(Generic[C]):
@@ -73,10 +72,18 @@ class ConnectionManager(Generic[C]):
         listen = getattr(self._credentials, "listen", None)
         if listen is not None:
             listen(recorder.tell)
-        connector = Connector(
-            settings, driver=self._driver, credentials=self._credentials, clock=self._clock, tell=recorder.tell
+        self._budget = Budget(self._clock)
+        self._connector = Connector(
+            settings,
+            driver=self._driver,
+            credentials=self._credentials,
+            clock=self._clock,
+            budget=self._budget,
+            tell=recorder.tell,
         )
-        self._lender = Lender(settings, driver=self._driver, connector=connector, recorder=recorder, clock=self._clock)
+        self._lender = Lender(
+            settings, driver=self._driver, connector=self._connector, recorder=recorder, clock=self._clock
+        )
         self._readers: dict[str, ConnectionManager[C]] = {}  # one at most
 
     def connection(self, context: InvocationContext | float | Deadline | None = None) -> Loan[C]:
@@ -132,9 +139,9 @@ class ConnectionManager(Generic[C]):
     ) -> R:
         """Run `function(connection)` in a transaction, and again when that is safe. Its SQL may be sent repeatedly.
 
-        Safe is: a deadlock, a serialization failure, a failover, or a connection lost before COMMIT was sent. The
-        pause in between is drawn from an exponentially growing range. Effects of `function` outside the database
-        are its own affair.
+        Safe is: a deadlock, a serialization failure, a failover, a connection lost before COMMIT was sent, or a proxy
+        that had no database connection to give. The pause in between is drawn from an exponentially growing range.
+        Effects of `function` outside the database are its own affair.
 
         Raises:
             CommitUnknownError: The connection was lost while COMMIT was on its way; never run again.
@@ -143,7 +150,7 @@ class ConnectionManager(Generic[C]):
         if attempts < 1:
             raise ConfigurationError(f"the argument attempts is {attempts!r}; accepted: 1 or more")
         deadline = self._lender.deadline(context)
-        longest_pause_s = _FIRST_PAUSE_S
+        backoff = Backoff()
         while True:
             attempts -= 1
             loan = self.transaction(deadline, read_only=read_only, isolation=isolation)
@@ -151,10 +158,13 @@ class ConnectionManager(Generic[C]):
                 with loan as connection:
                     return function(connection)
             except Exception:
-                if attempts == 0 or loan.failure not in RUN_AGAIN or deadline.remaining_s() <= longest_pause_s:
+                is_outage = loan.failure is not Failure.CONFLICT
+                pause_s = max(backoff.pause_s(), self._budget.wait_s() if is_outage else 0.0)
+                if attempts == 0 or loan.failure not in RUN_AGAIN or deadline.remaining_s() <= pause_s:
                     raise
-            self._clock.sleep(jitter(longest_pause_s, share=1.0))
-            longest_pause_s = min(2 * longest_pause_s, _LONGEST_PAUSE_S)
+            if is_outage:
+                self._budget.spend()
+            self._clock.sleep(pause_s)
 
     @overload
     def with_connection(self, function: Callable[[E, X, C], R], /) -> Callable[[E, X], R]: ...
@@ -183,7 +193,10 @@ class ConnectionManager(Generic[C]):
 
     @property
     def reader(self) -> ConnectionManager[C]:
-        """The manager for the read-only endpoint when `reader_host` is set, else this one."""
+        """The manager for the read-only endpoint when `reader_host` is set, else this one.
+
+        With `reader_fallback` it reads from the writer while the reader cannot be reached.
+        """
         host = self.settings.reader_host
         if host is None or host == self.settings.host:
             return self
@@ -197,6 +210,8 @@ class ConnectionManager(Generic[C]):
             clock=self._clock,
             driver=self._driver,
         )
+        if self.settings.reader_fallback == "writer":
+            manager._lender.fallback = self._connector
         return self._readers.setdefault(host, manager)
 
     def warm_up(self, context: InvocationContext | float | Deadline | None = None) -> bool:
@@ -216,6 +231,15 @@ class ConnectionManager(Generic[C]):
     def stats(self) -> Stats:
         """Return a snapshot of the counters; the reader has its own."""
         return self._lender.stats()
+
+    def describe(self) -> Description:
+        """Say in plain words what was decided: endpoint, login, trust, limits, and what is switched off and why.
+
+        No network, and no secret in it.
+        """
+        from lambda_dbconn.description import describe  # a cold start does without
+
+        return describe(self.settings, self._credentials)
 
     def __repr__(self) -> str:
         stats = self.stats()
@@ -279,7 +303,7 @@ class TransactionLoan(Generic[C]):
         try:
             self._begin(slot, deadline)
         except BaseException as error:
-            self._lender.release(slot, error)
+            self._release(error)
             raise
         return slot.connection
 

@@ -31,8 +31,12 @@ _IAM = (
 _REGISTER = "Register a secret for this user with the proxy, and check that its password is the database's."
 _AUTH_MODE = "Set AUTH to what the proxy is configured for."
 _CAPACITY = "Raise the proxy's or server's limit, or lower the function's concurrency."
-_POOL = "Raise MaxConnectionsPercent or look for pinned sessions and long transactions that hold connections."
+BORROW_TIMEOUT_REMEDY = (
+    "Raise MaxConnectionsPercent or look for pinned sessions and long transactions that hold connections."
+)
 _STARTING = "Wait: the server is starting, stopping or failing over."
+_PROXY_FAULT = "Look in the proxy's own log, with enhanced logging switched on, for what went wrong inside it."
+_NO_WRITER = "Use the primary cluster's proxy: a secondary cluster of a global database takes no writes."
 _DATABASE = "Check NAME: the database must exist and the user must be allowed to connect to it."
 _NO_TLS_SERVER = "Switch TLS on at the server; SSLMODE=disable is for development only."
 _WRONG_CA = "Check that SSLROOTCERT holds the authority that signed the server's certificate."
@@ -45,111 +49,82 @@ _ACCESS_DENIED = 1045
 _UNREACHABLE = "Check that the server is up and listening, and that HOST and PORT are right."
 
 
-# (engine or "" for both, MySQL error number or 0, text in lower case or "", error, retryable, remedy).
-# The first row that fits counts: a number and a text must both fit where both are given.
-_ROWS: tuple[tuple[str, int, str, type[LambdaDbConnError], bool, str], ...] = (
+# (engine or "" for both, MySQL error numbers, text in lower case or "", error, retryable, remedy or "" for that of the
+# error's class). The first row that fits counts: a number and a text must both fit where both are given.
+_ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str], ...] = (
     # RDS Proxy, PostgreSQL
-    ("postgresql", 0, "allowed only with ssl connections", TlsError, False, _NEED_TLS),
-    ("", 0, "requires tls connections", TlsError, False, _NEED_TLS),
-    ("postgresql", 0, "has no credentials for the role", AuthenticationError, False, _REGISTER),
-    ("postgresql", 0, "rds supports only iam, md5, or scram", AuthenticationError, False, _AUTH_MODE),
-    ("postgresql", 0, "a user name is missing", ConfigurationError, False, "Set USER."),
-    ("postgresql", 0, "enable iam authentication for the client", AuthenticationError, False, _AUTH_MODE),
-    ("postgresql", 0, "configure iam authentication as the", AuthenticationError, False, _AUTH_MODE),
-    ("postgresql", 0, "iam authentication failed because of too many", ProxyBusyError, True, _CAPACITY),
-    ("postgresql", 0, "iam authentication failed for", AuthenticationError, False, _IAM),
-    ("postgresql", 0, "the password that was provided for the role", AuthenticationError, False, _REGISTER),
-    ("postgresql", 0, "maximum number of client connections", ProxyBusyError, True, _CAPACITY),
-    ("postgresql", 0, "rate of connection to proxy exceeded", ProxyBusyError, True, _CAPACITY),
-    ("postgresql", 0, "timed-out waiting to acquire", ProxyBusyError, True, _POOL),
-    ("postgresql", 0, "feature not supported: rds proxy", ProxyRefusedError, False, ProxyRefusedError.remedy),
-    ("postgresql", 0, "request returned an error", ConnectError, False, _DATABASE),
+    ("postgresql", (), "allowed only with ssl connections", TlsError, False, _NEED_TLS),
+    ("", (), "requires tls connections", TlsError, False, _NEED_TLS),
+    ("postgresql", (), "has no credentials for the role", AuthenticationError, False, _REGISTER),
+    ("postgresql", (), "rds supports only iam, md5, or scram", AuthenticationError, False, _AUTH_MODE),
+    ("postgresql", (), "a user name is missing", ConfigurationError, False, "Set USER."),
+    ("postgresql", (), "enable iam authentication for the client", AuthenticationError, False, _AUTH_MODE),
+    ("postgresql", (), "configure iam authentication as the", AuthenticationError, False, _AUTH_MODE),
+    ("postgresql", (), "iam authentication failed because of too many", ProxyBusyError, True, _CAPACITY),
+    ("postgresql", (), "iam authentication failed for", AuthenticationError, False, _IAM),
+    ("postgresql", (), "the password that was provided for the role", AuthenticationError, False, _REGISTER),
+    ("postgresql", (), "maximum number of client connections", ProxyBusyError, True, _CAPACITY),
+    ("postgresql", (), "rate of connection to proxy exceeded", ProxyBusyError, True, _CAPACITY),
+    ("postgresql", (), "timed-out waiting to acquire", ProxyBusyError, True, BORROW_TIMEOUT_REMEDY),
+    ("postgresql", (), "feature not supported: rds proxy", ProxyRefusedError, False, ""),
+    ("", (), "any associated read/write instances", ProxyRefusedError, False, _NO_WRITER),
+    ("postgresql", (), "request returned an error", ConnectError, False, _DATABASE),
+    ("postgresql", (), "unknown error", ConnectError, True, _PROXY_FAULT),
     # RDS Proxy, MySQL
-    ("mysql", 1040, "", ProxyBusyError, True, _CAPACITY),
-    ("mysql", 9501, "", ProxyBusyError, True, _POOL),
-    ("mysql", 3159, "", TlsError, False, _NEED_TLS),
-    ("mysql", 1231, "", ProxyRefusedError, False, ProxyRefusedError.remedy),
-    ("mysql", 1105, "", ConnectError, True, _STARTING),
+    ("mysql", (1040,), "", ProxyBusyError, True, _CAPACITY),
+    ("mysql", (9501,), "", ProxyBusyError, True, BORROW_TIMEOUT_REMEDY),
+    ("mysql", (3159,), "", TlsError, False, _NEED_TLS),
+    ("mysql", (1231,), "", ProxyRefusedError, False, ""),
+    ("mysql", (1105,), "", ConnectError, True, _PROXY_FAULT),
+    ("mysql", (2026,), "internal server error", TlsError, False, _PROXY_FAULT),
     # PostgreSQL
-    (
-        "postgresql",
-        0,
-        "password authentication failed",
-        AuthenticationError,
-        False,
-        AuthenticationError.remedy,
-    ),
-    (
-        "postgresql",
-        0,
-        "no password supplied",
-        AuthenticationError,
-        False,
-        "Set PASSWORD, SECRET_ID or AUTH=iam.",
-    ),
-    ("postgresql", 0, "authentication method requirement", AuthenticationError, False, _AUTH_MODE),
-    (
-        "postgresql",
-        0,
-        "no pg_hba.conf entry",
-        AuthenticationError,
-        False,
-        "Allow this user and address in pg_hba.conf.",
-    ),
-    ("postgresql", 0, "too many connections for", ProxyBusyError, True, _CAPACITY),
-    ("postgresql", 0, 'role "', AuthenticationError, False, AuthenticationError.remedy),
-    ("postgresql", 0, 'database "', ConnectError, False, _DATABASE),
-    ("postgresql", 0, "the database system is", ConnectError, True, _STARTING),
-    ("postgresql", 0, "terminating connection", ConnectError, True, _STARTING),
-    ("postgresql", 0, "too many clients already", ProxyBusyError, True, _CAPACITY),
-    ("postgresql", 0, "remaining connection slots are reserved", ProxyBusyError, True, _CAPACITY),
-    ("postgresql", 0, "does not support ssl", TlsError, False, _NO_TLS_SERVER),
-    ("postgresql", 0, "does not match host name", TlsError, False, _WRONG_NAME),
-    ("postgresql", 0, "could not read root certificate", ConfigurationError, False, "Check SSLROOTCERT."),
-    ("postgresql", 0, "invalid response to ssl negotiation", ConnectError, False, _OTHER_ENGINE),
-    ("postgresql", 0, "certificate verify failed", TlsError, False, _WRONG_CA),
+    ("postgresql", (), "password authentication failed", AuthenticationError, False, ""),
+    ("postgresql", (), "no password supplied", AuthenticationError, False, "Set PASSWORD, SECRET_ID or AUTH=iam."),
+    ("postgresql", (), "authentication method requirement", AuthenticationError, False, _AUTH_MODE),
+    ("postgresql", (), "no pg_hba.conf entry", AuthenticationError, False, "Allow user and address in pg_hba.conf."),
+    ("postgresql", (), "too many connections for", ProxyBusyError, True, _CAPACITY),
+    ("postgresql", (), 'role "', AuthenticationError, False, ""),
+    ("postgresql", (), 'database "', ConnectError, False, _DATABASE),
+    ("postgresql", (), "the database system is", ConnectError, True, _STARTING),
+    ("postgresql", (), "terminating connection", ConnectError, True, _STARTING),
+    ("postgresql", (), "too many clients already", ProxyBusyError, True, _CAPACITY),
+    ("postgresql", (), "remaining connection slots are reserved", ProxyBusyError, True, _CAPACITY),
+    ("postgresql", (), "does not support ssl", TlsError, False, _NO_TLS_SERVER),
+    ("postgresql", (), "does not match host name", TlsError, False, _WRONG_NAME),
+    ("postgresql", (), "could not read root certificate", ConfigurationError, False, "Check SSLROOTCERT."),
+    ("postgresql", (), "invalid response to ssl negotiation", ConnectError, False, _OTHER_ENGINE),
+    ("postgresql", (), "certificate verify failed", TlsError, False, _WRONG_CA),
     # A server that goes away in the middle of a handshake or login says nothing about TLS.
-    ("postgresql", 0, "ssl connection has been closed unexpectedly", ConnectError, True, _STARTING),
-    ("postgresql", 0, "unexpected eof while reading", ConnectError, True, _STARTING),
-    ("postgresql", 0, "ssl syscall error: eof detected", ConnectError, True, _STARTING),
-    ("postgresql", 0, "ssl error", TlsError, False, TlsError.remedy),
+    ("postgresql", (), "ssl connection has been closed unexpectedly", ConnectError, True, _STARTING),
+    ("postgresql", (), "unexpected eof while reading", ConnectError, True, _STARTING),
+    ("postgresql", (), "ssl syscall error: eof detected", ConnectError, True, _STARTING),
+    ("postgresql", (), "ssl error", TlsError, False, ""),
     # MySQL and MariaDB
-    ("mysql", 1044, "", ConnectError, False, _DATABASE),
-    ("mysql", 1049, "", ConnectError, False, _DATABASE),
-    ("mysql", 1045, "", AuthenticationError, False, AuthenticationError.remedy),
-    ("mysql", 1698, "", AuthenticationError, False, AuthenticationError.remedy),
-    (
-        "mysql",
-        1251,
-        "",
-        AuthenticationError,
-        False,
-        "Give the user an authentication plugin that PyMySQL knows.",
-    ),
-    ("mysql", 2059, "asks for the password in clear", TlsError, False, _NEED_TLS),
-    ("mysql", 1130, "", AuthenticationError, False, "Grant the user access from this address."),
-    ("mysql", 1129, "", AuthenticationError, False, "Run FLUSH HOSTS on the server."),
-    ("mysql", 1820, "", AuthenticationError, False, "Change the user's expired password."),
-    ("mysql", 1862, "", AuthenticationError, False, "Change the user's expired password."),
-    ("mysql", 1203, "", ProxyBusyError, True, _CAPACITY),
-    ("mysql", 1226, "", ProxyBusyError, True, _CAPACITY),
-    ("mysql", 1053, "", ConnectError, True, _STARTING),
-    ("mysql", 0, "hostname mismatch", TlsError, False, _WRONG_NAME),
-    ("mysql", 0, "ip address mismatch", TlsError, False, _WRONG_NAME),
-    ("mysql", 0, "certificate_verify_failed", TlsError, False, _WRONG_CA),
-    ("mysql", 0, "eof occurred in violation of protocol", ConnectError, True, _STARTING),
-    ("mysql", 2026, "", TlsError, False, _NO_TLS_SERVER),
-    ("mysql", 0, "[ssl", TlsError, False, TlsError.remedy),
-    ("mysql", 0, "timed out", ConnectTimeoutError, True, ConnectTimeoutError.remedy),
-    ("mysql", 2013, "", ConnectError, True, _STARTING),
+    ("mysql", (1044, 1049), "", ConnectError, False, _DATABASE),
+    ("mysql", (1045, 1698), "", AuthenticationError, False, ""),
+    ("mysql", (1251,), "", AuthenticationError, False, "Give the user an authentication plugin that PyMySQL knows."),
+    ("mysql", (2059,), "asks for the password in clear", TlsError, False, _NEED_TLS),
+    ("mysql", (1130,), "", AuthenticationError, False, "Grant the user access from this address."),
+    ("mysql", (1129,), "", AuthenticationError, False, "Run FLUSH HOSTS on the server."),
+    ("mysql", (1820, 1862), "", AuthenticationError, False, "Change the user's expired password."),
+    ("mysql", (1203, 1226), "", ProxyBusyError, True, _CAPACITY),
+    ("mysql", (1053, 1927, 3032), "", ConnectError, True, _STARTING),
+    ("mysql", (), "hostname mismatch", TlsError, False, _WRONG_NAME),
+    ("mysql", (), "ip address mismatch", TlsError, False, _WRONG_NAME),
+    ("mysql", (), "certificate_verify_failed", TlsError, False, _WRONG_CA),
+    ("mysql", (), "eof occurred in violation of protocol", ConnectError, True, _STARTING),
+    ("mysql", (2026,), "", TlsError, False, _NO_TLS_SERVER),
+    ("mysql", (), "[ssl", TlsError, False, ""),
+    ("mysql", (), "timed out", ConnectTimeoutError, True, ""),
+    ("mysql", (1158, 1159, 1160, 1161, 2006, 2013, 2055), "", ConnectError, True, _STARTING),
     # The network
-    ("", 0, "connection refused", ConnectError, True, _UNREACHABLE),
-    ("", 0, "connection reset", ConnectError, True, _UNREACHABLE),
-    ("", 0, "broken pipe", ConnectError, True, _UNREACHABLE),
-    ("", 0, "closed the connection unexpectedly", ConnectError, True, _STARTING),
-    ("", 0, "timeout", ConnectTimeoutError, True, ConnectTimeoutError.remedy),
-    ("", 0, "no route to host", ConnectError, True, _UNREACHABLE),
-    ("", 0, "network is unreachable", ConnectError, False, _UNREACHABLE),
+    ("", (), "connection refused", ConnectError, True, _UNREACHABLE),
+    ("", (), "connection reset", ConnectError, True, _UNREACHABLE),
+    ("", (), "broken pipe", ConnectError, True, _UNREACHABLE),
+    ("", (), "closed the connection unexpectedly", ConnectError, True, _STARTING),
+    ("", (), "timeout", ConnectTimeoutError, True, ""),
+    ("", (), "no route to host", ConnectError, True, _UNREACHABLE),
+    ("", (), "network is unreachable", ConnectError, False, _UNREACHABLE),
 )
 
 
@@ -165,12 +140,12 @@ def connect_error(engine: str, where: str, text: str, *, number: int = 0, is_tok
     """
     text = " ".join(text.split())
     plain = text.lower()
-    for row_engine, row_number, needle, error, is_retryable, remedy in _ROWS:
-        if row_engine in ("", engine) and row_number in (0, number) and needle in plain:
-            is_refused_token = is_token and row_number == _ACCESS_DENIED
+    for row_engine, numbers, needle, error, is_retryable, remedy in _ROWS:
+        if row_engine in ("", engine) and (not numbers or number in numbers) and needle in plain:
+            is_refused_token = is_token and number == _ACCESS_DENIED
             return error(
                 f"cannot connect to {where}: {text}",
-                remedy=_IAM if is_refused_token else remedy,
+                remedy=_IAM if is_refused_token else remedy or error.remedy,
                 retryable=is_retryable,
             )
     return ConnectError(f"cannot connect to {where}: {text}", remedy=_UNREACHABLE, retryable=False)

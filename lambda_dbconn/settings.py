@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 
 from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.accepts import HOST, Accepts, is_host, one_of, printable, seconds, whole
 from lambda_dbconn.endpoint import Endpoint, classify
 from lambda_dbconn.errors import ConfigurationError, LambdaDbConnWarning
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.spelling import misspelt
+from lambda_dbconn.startup import faults_with_a_proxy, instead_of
 from lambda_dbconn.value import Value
 
 if TYPE_CHECKING:
@@ -21,77 +23,32 @@ _DEFAULT_PREFIX = "DB_"
 _SCHEMES = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
 
 
-class _Accepts(Value):
-    """What one setting accepts: in words, as a check of the value, and how to read it from text."""
-
-    words: str
-    is_good: Callable[[Any], bool]
-    read: Callable[[str], Any]
-
-
-def _text(words: str = "printable text") -> _Accepts:
-    return _Accepts(words=words, is_good=lambda value: isinstance(value, str) and value.isprintable(), read=str)
-
-
-def _one_of(*names: str) -> _Accepts:
-    return _Accepts(words=" or ".join(names), is_good=lambda value: value in names, read=str.lower)
-
-
-def _seconds(least: float, most: float) -> _Accepts:
-    return _Accepts(
-        words=f"seconds from {least:g} to {most:g}",
-        is_good=lambda value: _is_between(value, least, most, (int, float)),
-        read=float,
-    )
-
-
-def _whole(least: int, most: int) -> _Accepts:
-    return _Accepts(
-        words=f"a whole number from {least} to {most}",
-        is_good=lambda value: _is_between(value, least, most, (int,)),
-        read=int,
-    )
-
-
-def _is_between(value: object, least: float, most: float, types: tuple[type, ...]) -> bool:
-    return isinstance(value, types) and not isinstance(value, bool) and least <= value <= most  # type: ignore[operator] # a number
-
-
-def _is_host(value: object) -> bool:
-    try:
-        classify(value)  # type: ignore[arg-type] # it refuses what is not a string
-    except ConfigurationError:
-        return False
-    return True
-
-
-_HOST = _Accepts(words="a host name or an IP address, without scheme, port or path", is_good=_is_host, read=str)
-
 # In the order of the reference page. The variable of a field is the prefix and the field's name in upper case.
-_FIELDS: dict[str, _Accepts] = {
-    "engine": _one_of(*PORTS),
-    "host": _HOST,
-    "port": _whole(1, 65535),
-    "name": _text(),
-    "user": _text(),
-    "reader_host": _HOST,
-    "auth": _one_of("iam", "secret", "password"),
-    "secret_id": _text(),
-    "password": _Accepts(
+_FIELDS: dict[str, Accepts] = {
+    "engine": one_of(*PORTS),
+    "host": HOST,
+    "port": whole(1, 65535),
+    "name": printable(),
+    "user": printable(),
+    "reader_host": HOST,
+    "reader_fallback": one_of("none", "writer"),
+    "auth": one_of("iam", "secret", "password"),
+    "secret_id": printable(),
+    "password": Accepts(
         words="a Secret without a zero byte",
         is_good=lambda value: isinstance(value, Secret) and "\0" not in value.reveal(),
         read=Secret,
     ),
-    "signing_host": _HOST,
-    "region": _text("an AWS region"),
-    "sslrootcert": _text("the path of a PEM file"),
-    "sslmode": _one_of("verify-full", "disable"),
-    "connect_timeout_s": _seconds(0.1, 900),
-    "ping_idle_s": _seconds(0, 86400),
-    "max_idle_s": _seconds(1, 86400),
-    "max_lifetime_s": _seconds(1, 86400),
-    "reserve_s": _seconds(0, 60),
-    "max_connections": _whole(1, 100),
+    "signing_host": HOST,
+    "region": printable("an AWS region"),
+    "sslrootcert": printable("the path of a PEM file"),
+    "sslmode": one_of("verify-full", "disable"),
+    "connect_timeout_s": seconds(0.1, 900),
+    "ping_idle_s": seconds(0, 86400),
+    "max_idle_s": seconds(1, 86400),
+    "max_lifetime_s": seconds(1, 86400),
+    "reserve_s": seconds(0, 60),
+    "max_connections": whole(1, 100),
 }
 _REQUIRED = ("engine", "host", "port", "auth", "sslmode")
 
@@ -106,6 +63,7 @@ class Settings(Value):
         name: The database; None for the server's default.
         user: The database user.
         reader_host: A read-only endpoint, or None.
+        reader_fallback: `writer` to read from `host` while the reader cannot be reached, or `none`.
         auth: `iam`, `secret` or `password`.
         secret_id: Name or ARN of the Secrets Manager secret.
         password: For development.
@@ -129,6 +87,7 @@ class Settings(Value):
     name: str | None = None
     user: str | None = None
     reader_host: str | None = None
+    reader_fallback: str = "none"
     auth: str = "password"
     secret_id: str | None = None
     password: Secret | None = None
@@ -199,6 +158,11 @@ class Settings(Value):
     def is_read_only(self) -> bool:
         """Whether writes are bound to be refused here: that then says nothing about a failover."""
         return self.host == self.reader_host or self.endpoint.is_read_only
+
+    @property
+    def is_proxy(self) -> bool:
+        """Whether RDS Proxy is what answers: by the host's name, or by the one that `signing_host` says it has."""
+        return classify(self.server_name).is_proxy
 
     @property
     def endpoint(self) -> Endpoint:
@@ -300,7 +264,9 @@ def _read_url(url: str, variable: str, faults: dict[str, str]) -> dict[str, Any]
     for key, text in parse_qsl(parts.query):
         if key not in _FIELDS or key == "password":
             names = ", ".join(name for name in _FIELDS if name != "password")
-            faults[f"url?{key}"] = f"{variable} has the parameter {key[:30]!r}; accepted: {names}"
+            faults[f"url?{key}"] = (
+                f"{variable} has the parameter {key[:30]!r}; accepted: {names}; {instead_of(key, engine)}"
+            )
         else:
             _read(key, text, f"the parameter {key} of {variable}", values, faults)
     return values
@@ -346,7 +312,7 @@ def _complete(values: dict[str, Any], faults: dict[str, str]) -> None:
         server_name = values.get("signing_host") or values.get("host", "")
         if "secret_id" in values:
             values["auth"] = "secret"
-        elif "password" not in values and _is_host(server_name) and classify(server_name).is_rds:
+        elif "password" not in values and is_host(server_name) and classify(server_name).is_rds:
             values["auth"] = "iam"
 
 
@@ -365,8 +331,11 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "user", f"{_label('user', prefix)} is not set; accepted: the database user's name"
     if auth == "secret" and values.get("secret_id") is None:
         yield "secret_id", f"{_label('secret_id', prefix)} is not set, but {_label('auth', prefix)} is secret"
+    server_name = values.get("signing_host") or values.get("host")
+    if values.get("engine") == "postgresql" and is_host(server_name) and classify(str(server_name)).is_proxy:
+        yield from faults_with_a_proxy(environment)
     if values.get("sslmode") == "disable":
-        hosts = [values[field] for field in ("host", "reader_host", "signing_host") if _is_host(values.get(field))]
+        hosts = [values[field] for field in ("host", "reader_host", "signing_host") if is_host(values.get(field))]
         if auth == "iam" or any(classify(host).is_rds for host in hosts):
             yield (
                 "sslmode",
@@ -374,13 +343,13 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             )
 
 
-def _fault(label: str, value: object, accepts: _Accepts) -> str:
+def _fault(label: str, value: object, accepts: Accepts) -> str:
     longest = 60
     shown = "not acceptable" if _may_hold_password(value, accepts) else repr(value)
     return f"{label} is {shown[:longest] + '…' if len(shown) > longest else shown}; accepted: {accepts.words}"
 
 
-def _may_hold_password(value: object, accepts: _Accepts) -> bool:
+def _may_hold_password(value: object, accepts: Accepts) -> bool:
     return accepts is _FIELDS["password"] or "@" in str(value)  # a URL in the wrong variable
 
 

@@ -17,6 +17,7 @@ KEEPALIVE_IDLE_S = 60  # well under the 350 s after which NAT gateways and inter
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_COUNT = 3
 UNACKNOWLEDGED_LIMIT_MS = 15_000  # TCP_USER_TIMEOUT: keepalives do not bound data in flight, this does
+_OF_THE_NETWORK = (ConnectError, ConnectTimeoutError)
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -45,8 +46,8 @@ def first_that_opens(addresses: list[str], timeout_s: float, open_one: Callable[
     default endpoint has two) does not cost the whole limit.
 
     Raises:
-        ConnectError: The last failure, naming the addresses tried before it; one that another try would not
-            change ends the search.
+        ConnectError: The failure that says most, naming the other addresses that were tried: one that another try would
+            not change, which ends the search; else what a server has said rather than the network; else the last.
     """
     ends_at = time.monotonic() + timeout_s
     failures: list[tuple[str, ConnectError]] = []
@@ -62,7 +63,8 @@ def first_that_opens(addresses: list[str], timeout_s: float, open_one: Callable[
                 break
     if not failures:
         raise ConnectTimeoutError(f"no time left to connect to {', '.join(addresses)}")
-    *earlier, (address, error) = failures
-    if earlier:
-        error.message += f" (at {address}; before that, " + "; ".join(f"{a}: {e.message}" for a, e in earlier) + ")"
+    failures.sort(key=lambda failed: (not failed[1].retryable, type(failed[1]) not in _OF_THE_NETWORK))
+    *others, (address, error) = failures
+    if others:
+        error.message += f" (at {address}; besides, " + "; ".join(f"{a}: {e.message}" for a, e in others) + ")"
     raise error

@@ -34,6 +34,7 @@ class Failure(Enum):
     LOST = "the connection is gone"
     READ_ONLY = "the server does not take writes: it was demoted"
     CONFLICT = "the transaction lost against another one and may be run again"
+    BUSY = "RDS Proxy had no database connection for it: it was not run, and the session goes on"
     OTHER = "anything else"
 
 

@@ -16,11 +16,12 @@ import sys
 import time
 
 import pymysql
-from pymysql.constants import CR, SERVER_STATUS
+from pymysql.constants import SERVER_STATUS
 
 from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import addresses
 from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
+from lambda_dbconn.drivers.failures import failure_of
 from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError, without_frames
 from lambda_dbconn.proxy_messages import connect_error
 
@@ -40,34 +41,13 @@ else:
 
 _GOODBYE_LIMIT_S = 0.05
 _BIT_S = 0.01
+_LONGEST_BATCH_BYTES = 16_000  # a statement of more than 16 KB pins the session on RDS Proxy, and PyMySQL packs 1 MB
 _PLUGIN_CANNOT_LOAD = 2059
 _CLEAN = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 _STATE_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT | SERVER_STATUS.SERVER_STATUS_IN_TRANS
 
-# Client-side losses; shutdown, kill and disconnection as the server words them.
-_LOST = frozenset(
-    (
-        0,
-        CR.CR_SERVER_GONE_ERROR,
-        CR.CR_SERVER_LOST,
-        2055,
-        1053,
-        1077,
-        1079,
-        1152,
-        1158,
-        1159,
-        1160,
-        1161,
-        1184,
-        1927,
-        3032,
-        4031,
-    )
-)
-_CONFLICT = frozenset((1205, 1213))
-_READ_ONLY = frozenset((1792, 1836))
-_READ_ONLY_IF_SAID_SO = 1290  # any "running with the --… option" error
+_READ_ONLY_TRANSACTION = 1792
+_IN_READ_ONLY_TRANSACTION = 0x2000  # of the server status; PyMySQL 1.2.4 has no name for it
 
 
 class _LimitedSocket(socket.socket):
@@ -121,8 +101,16 @@ class Connection(_Base):
     isolation: str | None = None  # the session's own level, while another one is set
     address: str  # that it is connected to
     cutoff: Cutoff | None = None  # of the invocation that it is lent to
+    longest_batch_bytes: int | None = None
     _ends_at: float | None = None
     _limited: _LimitedSocket | None = None
+
+    def cursor(self, cursor: Any = None) -> Any:
+        """Make a cursor of any class, whose `executemany` keeps to `longest_batch_bytes` a statement."""
+        made = super().cursor(cursor)
+        if self.longest_batch_bytes is not None:
+            made.max_stmt_length = min(made.max_stmt_length, self.longest_batch_bytes)
+        return made
 
     @property
     def _sock(self) -> _LimitedSocket:  # PyMySQL's own name
@@ -327,14 +315,12 @@ class MysqlDriver:
 
     def failure(self, connection: Connection, error: BaseException) -> Failure:
         """Read the error's number; a connection that PyMySQL has closed is gone whatever the error."""
-        number = error.args[0] if isinstance(error, pymysql.Error) and error.args else None
-        if not connection.open or number in _LOST:
+        if not connection.open:
             return Failure.LOST
-        if number in _CONFLICT:
-            return Failure.CONFLICT
-        if number in _READ_ONLY or (number == _READ_ONLY_IF_SAID_SO and "read-only" in str(error)):
-            return Failure.READ_ONLY
-        return Failure.OTHER
+        number = error.args[0] if isinstance(error, pymysql.Error) and error.args else None
+        if number == _READ_ONLY_TRANSACTION and connection.server_status & _IN_READ_ONLY_TRANSACTION:
+            return Failure.OTHER  # the caller's own choice
+        return failure_of("mysql", number, str(error))
 
     def _context(self, cafile: str) -> ssl.SSLContext:
         """Return the context that verifies chain and host name against this file; made once, it costs milliseconds."""
@@ -369,7 +355,7 @@ def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLC
             "the password has a character outside Latin-1, which PyMySQL cannot send",
             remedy="Change the password to one of Latin-1 characters.",
         )
-    return Connection(
+    connection = Connection(
         host=settings.server_name,  # only for the certificate: the socket is given
         port=settings.port,
         user=credentials.user,
@@ -382,6 +368,9 @@ def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLC
         auth_plugin_map=None if context is not None else _NEVER_IN_CLEAR,
         defer_connect=True,
     )
+    if settings.is_proxy:
+        connection.longest_batch_bytes = _LONGEST_BATCH_BYTES
+    return connection
 
 
 def _can_be_sent(credentials: Credentials) -> bool:

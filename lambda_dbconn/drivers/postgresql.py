@@ -21,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import addresses
 from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
+from lambda_dbconn.drivers.failures import failure_of
 from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
 from lambda_dbconn.proxy_messages import connect_error
 
@@ -47,8 +48,6 @@ _MOST_READS = 1000  # of a session that talks without end: more than that is lef
 _METHODS_FOR_PASSWORDS = "scram-sha-256,md5,none"
 _METHODS_FOR_TOKENS = "password"
 _LIBPQ_18 = 180000
-_LOST_STATES = frozenset(("57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"))
-_CONFLICT_STATES = frozenset(("40001", "40P01"))
 
 
 class Connection(_Base):
@@ -197,12 +196,11 @@ class PostgresqlDriver:
 
     def failure(self, connection: Connection, error: BaseException) -> Failure:
         """Read the SQLSTATE; errors without one come from a connection that is gone."""
-        state = getattr(error, "sqlstate", None)
-        if connection.closed or state in _LOST_STATES or (state or "").startswith("08"):
+        if connection.closed:
             return Failure.LOST
-        if state in _CONFLICT_STATES:
-            return Failure.CONFLICT
-        return Failure.READ_ONLY if state == "25006" else Failure.OTHER
+        found = failure_of("postgresql", getattr(error, "sqlstate", None), str(error))
+        is_read_only_by_choice = found is Failure.READ_ONLY and connection.read_only
+        return Failure.OTHER if is_read_only_by_choice else found
 
 
 def _start(settings: Settings, credentials: Credentials, trust: Trust, address: str) -> pq.abc.PGconn:
@@ -213,7 +211,7 @@ def _start(settings: Settings, credentials: Credentials, trust: Trust, address: 
         "port": settings.port,
         "dbname": settings.name or credentials.user,
         "user": credentials.user,
-        "application_name": "lambda_dbconn",
+        "fallback_application_name": "lambda_dbconn",  # PGAPPNAME wins
         "gssencmode": "disable",
         "keepalives_idle": addresses.KEEPALIVE_IDLE_S,
         "keepalives_interval": addresses.KEEPALIVE_INTERVAL_S,

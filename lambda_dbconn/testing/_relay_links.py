@@ -100,11 +100,11 @@ class Faults:
 class RelayLinks:
     """The relay's listener and links; once :meth:`run` has begun, for the thread that runs it alone."""
 
-    def __init__(self, *, host: str, target: tuple[str, int]) -> None:
+    def __init__(self, *, address: tuple[str, int], target: tuple[str, int]) -> None:
         self._target = target
         self._selector = DefaultSelector()
         # Bound but never listening: the port stays ours, and refuses, while there is no listener.
-        self._reservation = _bound_socket((host, 0))
+        self._reservation = _bound_socket(address)
         self.address: tuple[str, int] = self._reservation.getsockname()
         self._listener: socket.socket | None = None
         self._wake_receiver, self.wake_sender = socket.socketpair()

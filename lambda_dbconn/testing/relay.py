@@ -34,14 +34,17 @@ class FaultRelay:
     Args:
         target_host: name or address of the real server; resolved to IPv4 once, here.
         target_port: TCP port of the real server.
+        host: address to listen on: with `127.0.0.2` and the `port` of something at `127.0.0.1`, one name can have two
+            addresses.
+        port: TCP port to listen on; 0 for any that is free.
 
     Raises:
         OSError: the name cannot be resolved, or no port is free.
     """
 
-    def __init__(self, *, target_host: str, target_port: int) -> None:
+    def __init__(self, *, target_host: str, target_port: int, host: str = "127.0.0.1", port: int = 0) -> None:
         target = (socket.gethostbyname(target_host), target_port)
-        self._links = RelayLinks(host="127.0.0.1", target=target)
+        self._links = RelayLinks(address=(host, port), target=target)
         self.host, self.port = self._links.address
         self._name = f"FaultRelay({self.host}:{self.port} -> {target_host}:{target_port})"
         self._lock = threading.Lock()

@@ -14,25 +14,19 @@ from lambda_dbconn import AuthenticationError, ConnectionManager, Secret, Settin
 from lambda_dbconn.credentials.aws_keys import AwsKeys
 from lambda_dbconn.credentials.iam import IamProvider
 from lambda_dbconn.events import ConnectFailed
-from lambda_dbconn.testing.certificates import Certificates
 from lambda_dbconn.testing.fakes import FakeClock, RecordingObserver
 from lambda_dbconn.testing.rds_proxy import AwsKey, LocalRdsProxy
 from tests.support.clients import query
+from tests.support.rds_proxy import PROXY_NAME as PROXY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lambda_dbconn.testing.certificates import Certificates
     from lambda_dbconn.testing.servers import LocalServer
 
-PROXY = "local.proxy-cexample0000.us-east-1.rds.amazonaws.com"
 LONG_TOKEN = "FwoGZXIvYXdzE+/=" * 80  # as long as a role's really is
 KEY = AwsKey(access_key_id="ASIAROLE", secret_access_key="role-secret", session_token=LONG_TOKEN)
-
-
-@pytest.fixture(scope="module")
-def proxy_certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """What a proxy shows: a certificate for its own name."""
-    return Certificates.create(tmp_path_factory.mktemp("proxy"), extra_names=[PROXY])
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from lambda_dbconn.testing.servers.process import make_temporary_directory, remo
 from tests.support.mysql import LocalMySQL, install
 from tests.support.mysql_router import LocalMySqlRouter
 from tests.support.pgbouncer import LocalPgBouncer
+from tests.support.rds_proxy import PROXY_NAME, READER_ADDRESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,6 +77,12 @@ def temporary_directory() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates.create(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def proxy_certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """What a proxy shows: a certificate for its own name, and for an address beside localhost's."""
+    return Certificates.create(tmp_path_factory.mktemp("proxy"), extra_names=[PROXY_NAME, READER_ADDRESS])
 
 
 @pytest.fixture(scope="session")

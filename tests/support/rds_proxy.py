@@ -14,6 +14,7 @@ import psycopg
 import pymysql
 import pytest
 
+from lambda_dbconn import ConnectionManager, Secret, Settings
 from lambda_dbconn.testing.rds_proxy import AwsKey, LocalRdsProxy
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 KEY = AwsKey(access_key_id="AKIDEXAMPLE", secret_access_key="wJalrXUtnFEMI")
 DRIVER_ERRORS = (psycopg.Error, pymysql.Error)
+PROXY_NAME = "local.proxy-cexample0000.us-east-1.rds.amazonaws.com"
+READER_ADDRESS = "127.0.0.2"  # another address with the same port: where a test puts the read-only endpoint
 
 
 class Reachable(Protocol):
@@ -85,6 +88,38 @@ def connect(
         ssl_disabled=not is_tls,
         **{"read_timeout": 20, **options},
     )
+
+
+def settings_for(proxy: LocalRdsProxy, **changes: Any) -> Settings:
+    """Return the settings of a function that knows the proxy by its name, and reaches it through a tunnel.
+
+    Its certificates must be for `PROXY_NAME`, as those of the fixture `proxy_certificates` are.
+    """
+    given: dict[str, Any] = {
+        "engine": proxy.engine,
+        "host": "127.0.0.1",
+        "signing_host": PROXY_NAME,
+        "port": proxy.port,
+        "name": "app",
+        "user": "app",
+        "password": Secret(proxy.backend.password),
+        "sslrootcert": str(proxy.certificates.ca_path),
+    }
+    return Settings(**(given | changes))
+
+
+@contextmanager
+def managing(
+    proxy: LocalRdsProxy, *, credentials: Any = None, observer: Any = None, clock: Any = None, **changes: Any
+) -> Iterator[ConnectionManager[Any]]:
+    """Make a manager for the proxy, and close it after."""
+    db: ConnectionManager[Any] = ConnectionManager(
+        settings_for(proxy, **changes), credentials=credentials, observer=observer, clock=clock
+    )
+    try:
+        yield db
+    finally:
+        db.close()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 import psycopg
 
 from lambda_dbconn import ConnectionManager, Credentials, Secret, Settings, Stats, from_env
+from lambda_dbconn.description import Description
 from lambda_dbconn.testing.fakes import (
     FakeClock,
     FakeConnection,
@@ -51,6 +52,9 @@ assert_type(pg, ConnectionManager[psycopg.Connection[Row]])
 assert_type(my, ConnectionManager["pymysql.Connection[Any]"])
 assert_type(either, ConnectionManager[Any])
 assert_type(pg.reader, ConnectionManager[psycopg.Connection[Row]])
+assert_type(pg.describe(), Description)
+assert_type(pg.describe().switched_off, tuple[str, ...])
+assert_type(pg.settings.is_proxy, bool)
 
 from_env(engine="oracle")  # type: ignore[call-overload] # there are two
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambda_dbconn import Credentials, Secret
+from lambda_dbconn.backoff import CREDIT, EARNED_PER_S, Budget
 from lambda_dbconn.connector import Connector
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.errors import (
@@ -82,12 +83,14 @@ def connector(
     credentials: CredentialProvider | None = None,
     *,
     connect_timeout_s: float = 5.0,
+    budget: Budget | None = None,
 ) -> Connector[FakeConnection]:
     return Connector(
         local(connect_timeout_s=connect_timeout_s),
         driver=FakeDriver(server),
         credentials=credentials or Rotating("good"),
         clock=server.clock,
+        budget=budget or Budget(server.clock),
         tell=observer.on_event,
     )
 
@@ -157,8 +160,8 @@ def test_a_server_that_refuses_all_the_time_gets_tries_until_the_time_is_over(
     assert tries > 5
     assert caught.value.message == f"refused ({tries} tries)"
     assert [event.attempt for event in observer.of(ConnectFailed)] == list(range(1, tries + 1))
-    assert 3.9 < server.clock.monotonic() - started < 5.0
-    assert max(server.clock.slept_s) <= 1.0
+    assert 2.8 < server.clock.monotonic() - started < 5.0  # the next pause would have been too long
+    assert max(server.clock.slept_s) <= 1 / EARNED_PER_S
 
 
 @given(
@@ -194,6 +197,23 @@ def test_the_pauses_grow_and_are_jittered_over_their_full_range(observer: Record
     for pause, longest_s in zip(zip(*pauses, strict=True), (0.05, 0.1, 0.2), strict=True):
         assert max(pause) <= longest_s
         assert min(pause) < longest_s / 2 < max(pause)
+
+
+def test_an_outage_that_goes_on_is_not_met_by_a_storm_of_invocations(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    server.refuses_with = ConnectError("refused", retryable=True)
+    opening = connector(server, observer)
+    started, invocations = server.clock.monotonic(), 0
+    while server.clock.monotonic() - started < 60:
+        invocations += 1
+        with pytest.raises(ConnectError, match="refused"):
+            opening.open(within(server))
+        server.clock.advance(0.1)
+    repeats = server.counts["open"] - invocations
+    assert repeats <= CREDIT + EARNED_PER_S * (server.clock.monotonic() - started)
+    server.refuses_with = None
+    assert opening.open(within(server))[1] == 1
 
 
 def test_a_black_hole_costs_the_whole_limit_and_no_more(server: FakeServer, observer: RecordingObserver) -> None:
@@ -311,5 +331,6 @@ def test_a_file_of_authorities_that_is_missing_is_found_before_anything_is_opene
             driver=FakeDriver(server),
             credentials=Rotating("good"),
             clock=server.clock,
+            budget=Budget(server.clock),
             tell=observer.on_event,
         )

@@ -13,8 +13,11 @@ import pytest
 import lambda_dbconn
 from lambda_dbconn import ConnectionManager, LambdaDbConnError, LambdaDbConnWarning, Settings, Stats, errors, events
 from lambda_dbconn.cli.group import CommandGroup
+from lambda_dbconn.drivers.failures import ROWS
 from lambda_dbconn.events import Event
+from lambda_dbconn.proxy_messages import _ROWS
 from lambda_dbconn.settings import _FIELDS, PORTS
+from tests.support import catalogue
 
 COMMANDS = CommandGroup.default()
 CONTEXT = click.Context(COMMANDS)
@@ -193,6 +196,16 @@ def test_an_errors_card_says_when_whether_to_retry_and_what_to_do(name: str) -> 
     assert list(parts) == ["Raised when", "Retryable", "Remedy"]
     is_always = getattr(errors, name).retryable
     assert re.match(r"yes\b" if is_always else r"(no|depends)\b", parts["Retryable"])
+
+
+def test_the_tables_of_what_is_said_are_the_codes() -> None:
+    page = catalogue.PAGE.read_text(encoding="utf-8")
+    assert page == catalogue.with_tables(page), "run: python -m tests.support.catalogue"
+
+
+def test_the_tables_of_what_is_said_have_a_line_for_each_of_the_codes() -> None:
+    assert len(catalogue.said_at_connect().splitlines()) == len(_ROWS) + 2
+    assert len(catalogue.said_of_queries().splitlines()) == len(ROWS) + 2
 
 
 def test_every_event_has_a_section_and_every_section_is_of_an_event() -> None:

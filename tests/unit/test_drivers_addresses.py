@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn.drivers.addresses import first_that_opens, resolve
-from lambda_dbconn.errors import AuthenticationError, ConfigurationError, ConnectError, ConnectTimeoutError
+from lambda_dbconn.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectError,
+    ConnectTimeoutError,
+    ProxyBusyError,
+)
 
 if TYPE_CHECKING:
     from lambda_dbconn.testing.fakes import FakeClock
@@ -53,9 +59,21 @@ def test_a_silent_address_costs_its_share_of_the_time_only(clock: FakeClock) -> 
 def test_all_addresses_together_cost_no_more_than_the_limit(clock: FakeClock) -> None:
     them = Addresses(clock, a=ConnectTimeoutError("silent"), b=ConnectTimeoutError("silent too"))
     started = clock.monotonic()
-    with pytest.raises(ConnectTimeoutError, match=r"silent too \(at b; before that, a: silent\)"):
+    with pytest.raises(ConnectTimeoutError, match=r"silent too \(at b; besides, a: silent\)"):
         first_that_opens(["a", "b"], 5.0, them.open_one)
     assert clock.monotonic() - started == 5.0
+
+
+def test_what_one_server_said_is_raised_rather_than_that_another_was_silent(clock: FakeClock) -> None:
+    them = Addresses(clock, a=ProxyBusyError("no connection to spare"), b=ConnectTimeoutError("silent"))
+    with pytest.raises(ProxyBusyError, match=r"no connection to spare \(at a; besides, b: silent\)"):
+        first_that_opens(["a", "b"], 5.0, them.open_one)
+
+
+def test_what_no_try_would_change_is_raised_rather_than_what_was_said_before(clock: FakeClock) -> None:
+    them = Addresses(clock, a=ProxyBusyError("no connection to spare"), b=ConnectError("no such database"))
+    with pytest.raises(ConnectError, match=r"no such database \(at b; besides, a: no connection to spare\)"):
+        first_that_opens(["a", "b"], 5.0, them.open_one)
 
 
 def test_what_another_address_would_not_change_ends_the_search(clock: FakeClock) -> None:

@@ -54,7 +54,7 @@ def test_a_connection_comes_back_for_good_or_is_given_up_for_a_reason(
 
 
 def test_a_transaction_is_run_again_after_what_it_cannot_have_survived_only() -> None:
-    assert {Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY} == RUN_AGAIN
+    assert {Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY, Failure.BUSY} == RUN_AGAIN
 
 
 def test_a_new_slot_is_empty_silent_and_trusted_by_no_clock(clock: FakeClock) -> None:

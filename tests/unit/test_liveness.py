@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import select
 import socket
 
@@ -130,3 +131,27 @@ def test_the_limits_on_age_are_jittered_and_the_one_on_pings_is_not() -> None:
     assert all(9500 <= limits.max_lifetime_s <= 10_000 for limits in drawn)
     assert len({limits.max_idle_s for limits in drawn}) > 1
     assert len({limits.max_lifetime_s for limits in drawn}) > 1
+
+
+PROXY_LIFE_S = 24 * 3600  # RDS user guide, "RDS Proxy connections": a client's connection, whatever it does
+PROXY_IDLE_CLIENT_TIMEOUT_S = 1800  # the default
+
+
+@given(draw=st.binary(min_size=4, max_size=4))
+def test_by_default_a_connection_is_given_up_before_the_proxy_does_so(draw: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "urandom", lambda count: draw[:count])
+        limits = Limits.of(local())
+    assert limits.max_lifetime_s < PROXY_LIFE_S - 1800  # with an invocation of the longest kind to spare
+    assert limits.max_idle_s < PROXY_IDLE_CLIENT_TIMEOUT_S
+    assert limits.max_lifetime_s > 0.94 * 82_800
+    assert limits.max_idle_s > 0.94 * 1_500
+
+
+def test_a_fleet_that_connects_together_does_not_reconnect_together() -> None:
+    fleet = [Limits.of(local()) for _ in range(1_000)]
+    for limit, spread_s in (("max_lifetime_s", 4_140), ("max_idle_s", 75)):
+        drawn = sorted(getattr(limits, limit) for limits in fleet)
+        assert drawn[-1] - drawn[0] > 0.9 * spread_s  # 5 % of the limit
+        in_a_tenth = max(sum(start <= at < start + spread_s / 10 for at in drawn) for start in drawn)
+        assert in_a_tenth < 200  # of 1,000: 100 are expected

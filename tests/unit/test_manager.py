@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_dbconn import ConfigurationError, ConnectError, ConnectionManager, Secret, TlsError
+from lambda_dbconn import AuthenticationError, ConfigurationError, ConnectError, ConnectionManager, Secret, TlsError
+from lambda_dbconn.drivers.driver import Failure
+from lambda_dbconn.events import ConnectionOpened
 from lambda_dbconn.observers.logging import LoggingObserver
-from lambda_dbconn.testing.fakes import FakeContext, FakeDriver
+from lambda_dbconn.testing.fakes import FakeContext, FakeDriver, FakeError
 from tests.unit.conftest import CANARY, INSTANCE, local
 
 if TYPE_CHECKING:
@@ -147,6 +149,62 @@ def test_closing_the_manager_closes_its_reader(make: MakeManager, server: FakeSe
         manager.warm_up()
     db.close()
     assert [conn.closes for conn in server.connections] == [1, 1]
+
+
+def test_a_reader_that_cannot_be_reached_is_stood_in_for_by_the_writer_for_a_while(
+    make: MakeManager, server: FakeServer, observer: RecordingObserver, clock: FakeClock
+) -> None:
+    db = make(reader_host="127.0.0.1", reader_fallback="writer", connect_timeout_s=0.1)  # no time for a second try
+    server.refuse()
+    for _ in range(2):
+        db.reader.run(lambda conn: conn.execute("select 1"))
+    clock.advance(301)
+    db.reader.run(lambda conn: conn.execute("select 1"))
+    opened = observer.of(ConnectionOpened)
+    assert [(event.endpoint, event.reason) for event in opened] == [
+        ("localhost:5432", "first"),
+        ("127.0.0.1:5432", "lifetime"),
+    ]
+    assert db.stats().opened == 0  # it was the reader's own connection, wherever it led
+
+
+@pytest.mark.parametrize(
+    ("fallback", "error"),
+    [("none", ConnectError("refused", retryable=True)), ("writer", AuthenticationError("wrong password"))],
+)
+def test_a_reader_is_not_stood_in_for_unasked_or_where_no_later_try_would_do(
+    make: MakeManager, server: FakeServer, fallback: str, error: ConnectError
+) -> None:
+    server.refuse(1, error)
+    db = make(reader_host="127.0.0.1", reader_fallback=fallback, connect_timeout_s=0.1)
+    with pytest.raises(type(error)) as caught, db.reader.connection():
+        pytest.fail("nothing was to be lent")
+    assert caught.value is error
+    assert server.counts["open"] == 1
+
+
+@pytest.mark.parametrize("lend", ["connection", "transaction"])
+def test_a_write_on_a_reader_keeps_its_error_and_gets_one_note(
+    make: MakeManager, server: FakeServer, lend: str
+) -> None:
+    db = make(reader_host="127.0.0.1")
+    refusal = FakeError("read-only", Failure.READ_ONLY)
+    for _ in range(2):
+        server.demand("execute" if lend == "connection" else "commit", refusal)
+        with pytest.raises(FakeError) as caught, getattr(db.reader, lend)() as conn:
+            conn.execute("insert")
+        assert caught.value is refusal
+    (note,) = refusal.__notes__
+    assert "for reading" in note
+    assert server.connections[0].closes == 0
+
+
+# --- what it says of itself
+
+
+def test_describe_opens_nothing_and_tells_nothing(db: Manager, server: FakeServer, observer: RecordingObserver) -> None:
+    assert db.describe().endpoint == "localhost:5432 (other host), database by default"
+    assert (server.counts["open"], observer.events) == (0, [])
 
 
 # --- what the caller may pass

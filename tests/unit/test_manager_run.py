@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn import CommitUnknownError, ConfigurationError, ConnectError, TransactionAbortedError
+from lambda_dbconn.backoff import CREDIT, EARNED_PER_S, LONGEST_S
 from lambda_dbconn.drivers.driver import Failure
+from lambda_dbconn.proxy_messages import BORROW_TIMEOUT_REMEDY
 from lambda_dbconn.testing.fakes import FakeContext, FakeError
 
 if TYPE_CHECKING:
@@ -135,7 +137,7 @@ def test_the_pauses_grow_and_are_jittered_from_zero(make: MakeManager, server: F
 def test_without_time_for_another_attempt_the_conflict_itself_is_raised(
     db: Manager, server: FakeServer, clock: FakeClock
 ) -> None:
-    context = FakeContext(clock, 4.15)
+    context = FakeContext(clock, 4.1)
     server.round_trip_s = 0.6
     server.demand("execute", *failures(*[Failure.CONFLICT] * 10))
     with pytest.raises(FakeError):
@@ -170,3 +172,31 @@ def test_run_inside_a_loan_is_a_second_borrow(db: Manager, server: FakeServer) -
     with db.connection(), pytest.raises(Exception, match="already holds"):
         db.run(insert)
     assert server.sql == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_outage"),
+    [(Failure.LOST, True), (Failure.READ_ONLY, True), (Failure.BUSY, True), (Failure.CONFLICT, False)],
+)
+def test_repeats_after_an_outage_draw_on_the_budget_and_those_after_a_conflict_do_not(
+    db: Manager, server: FakeServer, clock: FakeClock, kind: Failure, *, is_outage: bool
+) -> None:
+    times = CREDIT + 20
+    server.demand("execute", *failures(*[kind] * times))
+    db.run(insert, attempts=times + 1)
+    assert server.committed == ["insert"]
+    earned = sum(clock.slept_s) * EARNED_PER_S
+    assert (times <= CREDIT + earned + 0.001) is is_outage
+    assert (max(clock.slept_s) > LONGEST_S) is is_outage
+
+
+def test_a_transaction_that_got_no_database_connection_keeps_its_session_and_says_what_to_do(
+    db: Manager, server: FakeServer
+) -> None:
+    (error,) = failures(Failure.BUSY)
+    server.demand("execute", error)
+    with pytest.raises(FakeError) as caught, db.transaction() as conn:
+        conn.execute("insert")
+    assert caught.value is error
+    assert error.__notes__ == [BORROW_TIMEOUT_REMEDY]
+    assert db.run(insert) == 1

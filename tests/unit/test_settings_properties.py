@@ -41,6 +41,7 @@ def good_fields(draw: st.DrawFn) -> dict[str, Any]:
         "name": draw(words),
         "user": draw(words),
         "reader_host": draw(hosts),
+        "reader_fallback": draw(st.sampled_from(["none", "writer"])),
         "auth": draw(st.sampled_from(["iam", "secret", "password"])),
         "secret_id": draw(words),
         "password": Secret(draw(words)),

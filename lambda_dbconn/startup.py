@@ -1,0 +1,54 @@
+"""Start-up parameters: which RDS Proxy accepts, how they are given, and what to do instead of the others.
+
+Source: RDS user guide, "Connecting to a database through RDS Proxy" and "Quotas and limitations for RDS Proxy".
+"""
+
+from __future__ import annotations
+
+from lambda_dbconn._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# What the proxy accepts, and libpq sends when it finds the variable; none of it pins.
+_VARIABLES = {
+    "application_name": "PGAPPNAME",
+    "client_encoding": "PGCLIENTENCODING",
+    "datestyle": "PGDATESTYLE",
+    "timezone": "PGTZ",
+}
+_INSTEAD = {
+    "postgresql": (
+        "what a session is to be set to belongs in the role's defaults (ALTER ROLE … SET), in RDS Proxy's "
+        "initialization query, or, for one transaction, in SET LOCAL"
+    ),
+    "mysql": (
+        "what a session is to be set to belongs in RDS Proxy's initialization query or the parameter group; "
+        "time_zone, sql_mode and the other variables that the proxy tracks may also be SET"
+    ),
+}
+# libpq's variables that RDS Proxy does not go along with, the values that do no harm, and what to do instead.
+_NOT_WITH_A_PROXY = (
+    ("PGOPTIONS", (), _INSTEAD["postgresql"]),
+    ("PGGEQO", (), _INSTEAD["postgresql"]),
+    ("PGSSLNEGOTIATION", ("postgres",), "unset it: the proxy knows no other TLS negotiation than PostgreSQL's own"),
+    ("PGTARGETSESSIONATTRS", ("any",), "unset it, and use the proxy's read-only endpoint as READER_HOST for reads"),
+)
+
+
+def instead_of(parameter: str, engine: str) -> str:
+    """Say what to do instead of a parameter that is not a setting of ours."""
+    variable = _VARIABLES.get(parameter.lower()) if engine == "postgresql" else None
+    return f"set the variable {variable}" if variable else _INSTEAD[engine]
+
+
+def faults_with_a_proxy(read: Callable[[str], str | None]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong, behind RDS Proxy, with libpq's own environment variables, each with its name.
+
+    Args:
+        read: Returns a variable's value, or None.
+    """
+    for variable, harmless, instead in _NOT_WITH_A_PROXY:
+        value = read(variable)
+        if value is not None and value not in harmless:
+            yield variable, f"{variable} is set, which RDS Proxy does not accept: {instead}"
