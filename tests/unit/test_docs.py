@@ -12,6 +12,7 @@ import pytest
 import lambda_dbconn
 from lambda_dbconn import ConnectionManager, LambdaDbConnError, LambdaDbConnWarning, Settings, Stats, errors, events
 from lambda_dbconn.events import Event
+from lambda_dbconn.pinning.rules import MYSQL_TRACKED, table
 from lambda_dbconn.settings import _FIELDS, PORTS
 
 ROOT = Path(__file__).parents[2]
@@ -215,6 +216,19 @@ def test_every_method_of_the_manager_has_a_heading(name: str) -> None:
 @pytest.mark.parametrize("name", Stats._fields)
 def test_every_counter_is_in_the_api_reference(name: str) -> None:
     assert re.search(rf"^\| `{name}` \|", sections(ROOT / "docs" / "reference" / "api.md")["Stats"], re.MULTILINE)
+
+
+# --- pinning
+
+
+def test_the_table_of_pinning_rules_is_the_generated_one() -> None:
+    page = (ROOT / "docs" / "reference" / "pinning.md").read_text(encoding="utf-8")
+    assert page.partition("<!-- rules -->\n")[2].partition("<!-- end of rules -->")[0].strip() == table().strip()
+
+
+def test_the_tracked_variables_are_all_in_the_reference_of_pinning() -> None:
+    page = read(ROOT / "docs" / "reference" / "pinning.md").partition("what the proxy tracks:")[2].partition(";")[0]
+    assert set(re.findall(r"`(\w+)`", page)) == MYSQL_TRACKED
 
 
 # --- Markdown

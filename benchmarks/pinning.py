@@ -1,0 +1,88 @@
+"""What judging a statement costs: the glance, our scanner with the rules, and sqlglot's tokenizer if installed."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from lambda_dbconn import pinning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_STATEMENTS = Path(__file__).parents[1] / "tests" / "data" / "pinning" / "statements.tsv"
+_IMPORTS = {
+    "value": "lambda_dbconn.value, re",  # what is there anyway
+    "glance": "lambda_dbconn.pinning, re",
+    "rules": "lambda_dbconn.pinning.judge, re",
+    "sqlglot": "lambda_dbconn.value, re, sqlglot",
+}
+
+
+def measure(engine: str, *, rounds: int = 15) -> str:
+    """Return the results for an engine: microseconds per statement of the labelled set, and imports in milliseconds."""
+    lines = _STATEMENTS.read_text(encoding="utf-8").splitlines()
+    texts = [fields[3].replace("\\n", "\n") for line in lines if (fields := line.split("\t"))[0] == engine]
+    glance_us = _per_text_us(texts, lambda text: pinning.is_harmless(engine, text), rounds)
+    as_it_is_us = _per_text_us(texts, lambda text: pinning.pin(engine, text), rounds)
+    with mock.patch.object(pinning, "is_harmless", return_value=False):
+        scanned_us = _per_text_us(texts, lambda text: pinning.pin(engine, text), rounds)
+    share = sum(pinning.is_harmless(engine, text) for text in texts) / len(texts)
+    first = (
+        f"{engine:<11}{len(texts)} statements, {share:.0%} harmless at a glance; µs each: glance {glance_us:.2f}, "
+        f"pin() {as_it_is_us:.1f}, with the scanner always {scanned_us:.1f}"
+    )
+    results = [first]
+    names = ["glance", "rules"]
+    if find_spec("sqlglot"):
+        names.append("sqlglot")
+        results.append(_sqlglot(engine, texts, scanned_us, rounds))
+    base_ms = _import_ms("value")
+    results.append(f"{'':<11}import, ms: " + ", ".join(f"{name} {_import_ms(name) - base_ms:.1f}" for name in names))
+    return "\n".join(results)
+
+
+def _sqlglot(engine: str, texts: list[str], scanned_us: float, rounds: int) -> str:
+    import sqlglot  # type: ignore[import-not-found, unused-ignore] # not a dependency: for comparison
+
+    dialect: Any = sqlglot.Dialect.get_or_raise({"postgresql": "postgres", "mysql": "mysql"}[engine])
+    refused = [text for text in texts if not _can(dialect.tokenize, text)]
+    accepted = [text for text in texts if text not in refused]
+    cost_us = _per_text_us(accepted, dialect.tokenize, rounds)
+    return (
+        f"{'':<11}sqlglot {sqlglot.__version__} tokenizing only: {cost_us:.1f} µs each ({cost_us / scanned_us:.1f} "
+        f"times ours with the rules); raises on {len(refused)} of {len(texts)}"
+    )
+
+
+def _can(function: Callable[[str], object], text: str) -> bool:
+    try:
+        function(text)
+    except Exception:  # noqa: BLE001 - that it raises is the result
+        return False
+    return True
+
+
+def _per_text_us(texts: list[str], function: Callable[[str], object], rounds: int) -> float:
+    times_s = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for text in texts:
+            function(text)
+        times_s.append(time.perf_counter() - start)
+    return statistics.median(times_s) / len(texts) * 1e6
+
+
+def _import_ms(name: str, *, rounds: int = 15) -> float:
+    code = f"import time; start = time.perf_counter(); import {_IMPORTS[name]}; print(time.perf_counter() - start)"
+    printed = [
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        for _ in range(rounds)
+    ]
+    return min(map(float, printed)) * 1e3  # what else the machine does only adds
