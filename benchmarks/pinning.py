@@ -1,4 +1,4 @@
-"""What judging a statement costs: the glance, our scanner with the rules, and sqlglot's tokenizer if installed."""
+"""What judging a statement costs: seen before, at a glance, taken apart, and beside a query; sqlglot, if installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from lambda_dbconn import pinning
+from benchmarks.subjects import running
+from lambda_dbconn import ConnectionManager, Settings, pinning
+from lambda_dbconn.lease import Slot
+from lambda_dbconn.pin_guard import PinGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +42,9 @@ def measure(engine: str, *, rounds: int = 15) -> str:
         f"pin() {as_it_is_us:.1f}, with the scanner always {scanned_us:.1f}"
     )
     results = [first]
+    guard = PinGuard(engine, "", refuses=False, tell=lambda _event: None)
+    results.append(_seen_before(guard, texts, rounds))
+    results.append(_with_a_server(engine))
     names = ["glance", "rules"]
     if find_spec("sqlglot"):
         names.append("sqlglot")
@@ -46,6 +52,38 @@ def measure(engine: str, *, rounds: int = 15) -> str:
     base_ms = _import_ms("value")
     results.append(f"{'':<11}import, ms: " + ", ".join(f"{name} {_import_ms(name) - base_ms:.1f}" for name in names))
     return "\n".join(results)
+
+
+def _seen_before(guard: PinGuard, texts: list[str], rounds: int) -> str:
+    """Judge texts that do not pin a second time, against calling something that does nothing."""
+    harmless = [text for text in texts if pinning.pin(guard._engine, text) is None][:200]  # noqa: SLF001 - it has no public name
+    cost_us = _per_text_us(harmless, guard.watcher(Slot()), rounds)
+    nothing_us = _per_text_us(harmless, lambda text: text, rounds)
+    return f"{'':<11}seen before: {cost_us:.2f} µs each ({cost_us / nothing_us:.1f} times a call that does nothing)"
+
+
+def _with_a_server(engine: str, *, rounds: int = 200, per_round: int = 100) -> str:
+    """Run `select 1` with and without the guard, in alternating rounds."""
+    with running(engine) as (_, environ):
+        managers = [
+            ConnectionManager[Any](Settings.from_env(environ={**environ, "DB_ON_PIN": action}))
+            for action in ("ignore", "warn")
+        ]
+
+        def run(db: ConnectionManager[Any]) -> float:
+            with db.connection() as connection, connection.cursor() as cursor:
+                start = time.perf_counter()
+                for _ in range(per_round):
+                    cursor.execute("select 1")
+                return (time.perf_counter() - start) / per_round * 1e6
+
+        pairs = [tuple(run(db) for db in managers) for _ in range(rounds)]
+        for db in managers:
+            db.close()
+    without_us = statistics.median(pair[0] for pair in pairs)
+    added_us = statistics.median(pair[1] - pair[0] for pair in pairs)
+    ratio = 1 + added_us / without_us
+    return f"{'':<11}`select 1`: {without_us:.1f} µs, the guard adds {added_us:.2f} (ratio {ratio:.3f})"
 
 
 def _sqlglot(engine: str, texts: list[str], scanned_us: float, rounds: int) -> str:

@@ -6,6 +6,7 @@ import select
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.drivers.driver import Failure, SessionState
+from lambda_dbconn.endpoint import classify
 from lambda_dbconn.liveness import WATCHED, Limits
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.clock import Clock
     from lambda_dbconn.events import ConnectionReplaced
+    from lambda_dbconn.settings import Settings
 
 C = TypeVar("C")
 
@@ -27,7 +29,7 @@ class Slot(Generic[C]):
         thread: The identity of the thread that holds it, or was the last to.
         loans: How many times the slot was lent, whichever connection was in it.
         vacated: How the last connection was given up, if the next one replaces it.
-        is_condemned: `close()` came while it was lent: to be closed at return.
+        doom: Why its connection must be closed at return, noted while it was lent: `closed` by `close()`, or `pinned`.
     """
 
     __slots__ = (
@@ -40,7 +42,7 @@ class Slot(Generic[C]):
         "_returned_monotonic",
         "_returned_wall",
         "connection",
-        "is_condemned",
+        "doom",
         "limits",
         "loans",
         "poll",
@@ -53,6 +55,7 @@ class Slot(Generic[C]):
     connection: C
     limits: Limits
     poll: Callable[[int], list[tuple[int, int]]]
+    doom: str | None
 
     def __init__(self) -> None:
         self.thread = 0
@@ -88,7 +91,7 @@ class Slot(Generic[C]):
         """Forget the connection."""
         self.connection = None  # type: ignore[assignment] # whoever holds an empty slot knows it
         self.poll = _silence
-        self.is_condemned = False
+        self.doom = None
         self.trusted_monotonic = self.trusted_wall = float("-inf")
 
     def events(self) -> int:
@@ -117,18 +120,29 @@ def _silence(_timeout_ms: int) -> list[tuple[int, int]]:
     return []
 
 
-def discard_reason(state: SessionState, failure: Failure) -> str | None:
+def discard_reason(state: SessionState, failure: Failure, doom: str | None) -> str | None:
     """Say why a connection that comes back must be closed, or None when it may be kept.
 
     Args:
         state: Its session's.
         failure: What the error meant that ended the loan, `OTHER` if there was none.
+        doom: The slot's.
     """
+    if doom == "closed":
+        return doom
     if failure is Failure.LOST:
         return "lost"
     if state is SessionState.UNUSABLE:
         return "unclean"
-    return "read_only" if failure is Failure.READ_ONLY else None
+    return "read_only" if failure is Failure.READ_ONLY else doom
+
+
+def pin_action(settings: Settings) -> str:
+    """Say what is done about a statement that pins: `warn`, `raise` or `ignore`.
+
+    By default `warn` where RDS Proxy stands, and `ignore` elsewhere: there is nothing to pin.
+    """
+    return settings.on_pin or ("warn" if classify(settings.server_name).is_proxy else "ignore")
 
 
 # After these nothing of a transaction was committed, and doing it again may succeed.

@@ -20,7 +20,7 @@ from lambda_dbconn.events import (
     PingFailed,
     TransactionRolledBack,
 )
-from lambda_dbconn.lease import Slot, discard_reason
+from lambda_dbconn.lease import Slot, discard_reason, pin_action
 from lambda_dbconn.lifecycle import watch
 from lambda_dbconn.liveness import PING_LIMIT_S, Limits, has_hung_up, judge
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.connector import Connector
     from lambda_dbconn.deadline import InvocationContext
     from lambda_dbconn.drivers.driver import Driver
+    from lambda_dbconn.pin_guard import PinGuard
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.stats import Recorder, Stats
 
@@ -69,6 +70,7 @@ class Lender(Generic[C]):
         self._clock = clock
         self._monotonic = clock.monotonic
         self._wall = clock.wall
+        self._guard = _pin_guard(settings, recorder)
         self._make_slots()
         watch(self)
 
@@ -161,6 +163,8 @@ class Lender(Generic[C]):
         started = self._monotonic()
         connection, attempts = self._connector.open(deadline)
         slot.fill(connection, self._driver.fileno(connection), Limits.of(self._settings), self._clock)
+        if self._guard is not None:
+            self._driver.watch(connection, self._guard.watcher(slot))
         reason = "first"
         if slot.vacated is not None:
             reason = slot.vacated.reason
@@ -189,7 +193,7 @@ class Lender(Generic[C]):
             self._take_back(slot)
             return _OTHER
         state = self._state(slot)
-        if state is _CLEAN and error is None and not slot.is_condemned:
+        if state is _CLEAN and error is None and slot.doom is None:
             slot.returned(self._monotonic(), self._wall())
             del self._lent[slot.thread]
             self._idle.append(slot)
@@ -205,7 +209,7 @@ class Lender(Generic[C]):
 
     def _settle(self, slot: Slot[C], state: SessionState, failure: Failure, *, is_left_open: bool) -> None:
         """Clean or discard a connection that may not be as it was lent."""
-        reason = "closed" if slot.is_condemned else discard_reason(state, failure)
+        reason = discard_reason(state, failure, slot.doom)
         if reason is None and state is SessionState.IN_TRANSACTION and not self._roll_back(slot):
             reason = "unclean"
         if reason is None:
@@ -237,9 +241,9 @@ class Lender(Generic[C]):
     def _take_back(self, slot: Slot[C]) -> None:
         """Put the slot back among the idle ones, unless a fork has forgotten it."""
         if self._is_ours(slot):
-            if slot.is_condemned:  # and still here, because it was not lent after all
-                self.discard(slot, "closed")
-                slot.is_condemned = False
+            if slot.doom is not None:  # and still here, because it was not lent after all
+                self.discard(slot, slot.doom)
+                slot.doom = None
             del self._lent[slot.thread]
             # An empty one goes below those that hold a good connection, so that it is filled only when they are lent.
             self._idle.insert(0 if slot.is_empty else len(self._idle), slot)
@@ -296,7 +300,7 @@ class Lender(Generic[C]):
     def close(self) -> None:
         """Close what is idle now, and what is lent when it comes back. The next loan opens anew."""
         for slot in list(self._lent.values()):
-            slot.is_condemned = True
+            slot.doom = "closed"
         idle = []
         while self._idle:
             slot = self._idle.pop()
@@ -321,3 +325,12 @@ class Lender(Generic[C]):
 
     def _reused(self, slot: Slot[C]) -> None:
         self._tell(ConnectionReused(endpoint=self._where, idle_s=slot.idle_s(self._clock)))
+
+
+def _pin_guard(settings: Settings, recorder: Recorder) -> PinGuard | None:
+    action = pin_action(settings)
+    if action == "ignore":
+        return None
+    from lambda_dbconn.pin_guard import PinGuard
+
+    return PinGuard(settings.engine, settings.address, refuses=action == "raise", tell=recorder.tell)

@@ -8,6 +8,8 @@ from lambda_dbconn._typing import TYPE_CHECKING, Protocol, TypeVar
 from lambda_dbconn.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lambda_dbconn.credentials import Credentials
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
@@ -45,6 +47,12 @@ class Driver(Protocol[C]):
 
         Raises:
             ConnectError: With the cause and its remedy; `retryable` says whether a later try may succeed.
+        """
+
+    def watch(self, connection: C, see: Callable[[str | bytes], None]) -> None:
+        """Let `see` be called with the text of each statement before it is sent; what it raises must keep it back.
+
+        Called once, before anyone else has the connection; never without a reason, for it costs each statement.
         """
 
     def fileno(self, connection: C) -> int:

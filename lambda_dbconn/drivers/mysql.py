@@ -94,6 +94,17 @@ class Connection(_Base):
         return self._sock.fileno()
 
 
+class WatchedConnection(Connection):
+    """A connection that shows each text to `see` before it is sent, by whichever cursor."""
+
+    see: Callable[[str | bytes], None]
+
+    def query(self, sql: Any, unbuffered: bool = False) -> int:  # noqa: FBT001, FBT002 - PyMySQL's signature
+        """Send a query, unless `see` raises."""
+        self.see(bytes(sql) if isinstance(sql, bytearray) else sql)
+        return super().query(sql, unbuffered)
+
+
 class _Watchdog:
     """Shuts a socket down after a time, unless called off: the one limit that holds for a whole login.
 
@@ -177,6 +188,11 @@ class MysqlDriver:
             return connection
 
         return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
+
+    def watch(self, connection: Connection, see: Callable[[str | bytes], None]) -> None:
+        """Make it a connection that shows what it sends."""
+        connection.__class__ = WatchedConnection
+        connection.see = see  # type: ignore[attr-defined] # it is one now
 
     def fileno(self, connection: Connection) -> int:
         """Return the socket's file descriptor."""

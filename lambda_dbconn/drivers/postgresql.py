@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import select
 import time
+from functools import lru_cache
 
 import psycopg
 from psycopg import pq
@@ -25,6 +26,7 @@ from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
 from lambda_dbconn.proxy_messages import connect_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from lambda_dbconn.credentials import Credentials
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from lambda_dbconn.tls import Trust
 
     Connection = psycopg.Connection[Any]
+    _Base = Connection
+else:
+    _Base = psycopg.Connection
 
 _IDLE = pq.TransactionStatus.IDLE
 _IN_TRANSACTION = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
@@ -43,6 +48,51 @@ _METHODS_FOR_TOKENS = "password"
 _LIBPQ_18 = 180000
 _LOST_STATES = frozenset(("57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"))
 _CONFLICT_STATES = frozenset(("40001", "40P01"))
+
+
+class WatchedConnection(_Base):
+    """psycopg's connection, whose cursors show each text to `see` before it is sent.
+
+    A cursor is made as ever, by `cursor_factory` or `server_cursor_factory`, and becomes an instance of a subclass of
+    its own class. Not seen is what does not come from `cursor()` or `execute()`: a cursor class that is called
+    directly, and psycopg's own COMMIT, SAVEPOINT, two-phase commands and `DEALLOCATE`.
+    """
+
+    see: Callable[[str | bytes], None]
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a new cursor, watched."""
+        cursor: Any = super().cursor(*args, **kwargs)
+        cursor.__class__ = _watched(cursor.__class__)
+        return cursor
+
+
+class _Watching:
+    """Stands before a cursor's own class.
+
+    psycopg 3.2.13 to 3.3.9 send by these two methods whatever the way (execute, executemany, stream, copy, DECLARE) and
+    whatever the cursor; only there the text is what will be sent, with a client-side cursor's values merged in.
+    """
+
+    __slots__ = ()
+    connection: WatchedConnection
+
+    def _execute_send(self, query: Any, **options: Any) -> None:
+        self.connection.see(query.query)
+        super()._execute_send(query, **options)  # type: ignore[misc]
+
+    def _send_prepare(self, name: bytes, query: Any) -> None:
+        self.connection.see(query.query)
+        super()._send_prepare(name, query)  # type: ignore[misc]
+
+
+@lru_cache(maxsize=32)
+def _watched(kind: Any) -> Any:
+    """Return the subclass of a cursor class that is watched; the same one each time."""
+    if issubclass(kind, _Watching):
+        return kind
+    names = {"__slots__": (), "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind)(kind.__name__, (_Watching, kind), names)
 
 
 class PostgresqlDriver:
@@ -58,6 +108,11 @@ class PostgresqlDriver:
             return _prepared(pgconn)
 
         return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
+
+    def watch(self, connection: Connection, see: Callable[[str | bytes], None]) -> None:
+        """Make it a connection whose cursors show what they send."""
+        connection.__class__ = WatchedConnection
+        connection.see = see  # type: ignore[attr-defined] # it is one now
 
     def fileno(self, connection: Connection) -> int:
         """Return the socket's file descriptor."""

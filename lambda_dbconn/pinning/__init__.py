@@ -44,7 +44,8 @@ class Pin(Value):
     Attributes:
         rule: Which rule says so; it has the reason, the way out and the source.
         shown: The words in the statement that do it, `SET search_path` or `get_lock()`; never a literal.
-        fingerprint: The same for two statements that differ in nothing but literals, comments and blanks.
+        fingerprint: The same for two statements that differ in nothing but literals, values of SET, names of cursors,
+            comments and blanks.
         line: Where the statement begins in the text, from 1.
     """
 
@@ -116,7 +117,7 @@ def _made(rule: Rule, shown: str, statement: list[Token], line: int) -> Pin:
 
     from lambda_dbconn.pinning.judge import outline
 
-    fingerprint = crc32(f"{rule.id} {outline(statement)}".encode(errors="replace"))
+    fingerprint = crc32(f"{rule.id} {shown} {outline(statement)}".encode(errors="replace"))
     return Pin(rule=rule, shown=shown, fingerprint=f"{fingerprint:08x}", line=line)
 
 

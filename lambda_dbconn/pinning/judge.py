@@ -233,5 +233,10 @@ def _assigned(assignment: list[Token]) -> Found | None:
 
 
 def outline(statement: list[Token]) -> str:
-    """Return a statement with a question mark for each literal: what makes two statements the same."""
+    """Return what makes two statements the same, beside the words that are shown: all of it but what varies.
+
+    Of SET that is the value, be it a literal or a name; of DECLARE the cursor's name, which many make up each time.
+    """
+    first = statement[0][1] if statement else ""
+    statement = {"set": [], "declare": statement[2:]}.get(first, statement)
     return " ".join("?" if kind in (STRING, NUMBER, EXECUTABLE) else text for kind, text, _ in statement)

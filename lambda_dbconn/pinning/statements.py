@@ -27,27 +27,26 @@ _END_OF_DATA = re.compile(r"^\\\.[ \t\r]*+$", re.MULTILINE)
 def statements(engine: str, text: str, position: int = 0) -> Iterator[list[Token]]:
     """Yield the tokens of each statement of a text that is sent as it is, from `position` on.
 
-    Semicolons end a statement, except in the body of a routine and, in PostgreSQL, in parentheses.
+    Semicolons end a statement, except in the body of a routine.
     """
     current: list[Token] = []
-    blocks = parentheses = 0
+    blocks = 0
     is_routine = is_after_end = False
     for token in tokens(engine, text, position):
         kind, word, _ = token
         if kind == MARK:
-            if word == ";" and blocks <= 0 and (parentheses <= 0 or engine == "mysql"):
+            if word == ";" and blocks <= 0:
                 if current:
                     yield current
-                current, blocks, parentheses, is_routine, is_after_end = [], 0, 0, False, False
+                current, blocks, is_routine, is_after_end = [], 0, False, False
                 continue
-            parentheses += (word == "(") - (word == ")")
         elif kind == WORD and is_routine:
             if word == "end" or (is_after_end and word in _ENDS_NO_BLOCK):
                 blocks += -1 if word == "end" else 1
             elif word == "begin" or (word == "case" and not is_after_end):
                 blocks += 1
-        elif kind == WORD and word in _ROUTINES and len(current) < _HEAD_LENGTH:
-            is_routine = makes_routine([*current, token])
+        elif kind == WORD and word in _ROUTINES:
+            is_routine = makes_routine([*current[:_HEAD_LENGTH], token])
         is_after_end = kind == WORD and word == "end"
         current.append(token)
     if current:

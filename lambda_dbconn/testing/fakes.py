@@ -21,6 +21,8 @@ from lambda_dbconn.errors import AuthenticationError, ConnectError, ConnectTimeo
 from lambda_dbconn.testing._fake_connection import LAST_WORDS, NOTICE, FakeConnection, FakeCursor, FakeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lambda_dbconn.credentials import Credentials
     from lambda_dbconn.events import Event
     from lambda_dbconn.settings import Settings
@@ -256,6 +258,10 @@ class FakeDriver:
     ) -> FakeConnection:
         """Connect and log in."""
         return self._server.accept(credentials, timeout_s)
+
+    def watch(self, connection: FakeConnection, see: Callable[[str | bytes], None]) -> None:
+        """Show each statement before it is sent."""
+        connection.see = see
 
     def fileno(self, connection: FakeConnection) -> int:
         """Return the socket's file descriptor."""

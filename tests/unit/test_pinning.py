@@ -167,8 +167,8 @@ def test_the_glance_and_the_rules_agree(engine: str, text: str) -> None:
 
 SEEDS = [
     "'", '"', "`", "/*", "*/", "/*!", "$a$", "$a", "$$", "E'\\", "--", "-- \n", "#", ";", "(", "set @a = 1;", "a ",
-    "@a:=1,", "create function ", "function ", "begin ", "end case ", "explain ", "explain (", "set x=(", "select into ",
-    "\\x\n", "copy t from stdin;\n", "delimiter //\n", "nextval.", "\\.\n", "é", "1",
+    "@a:=1,", "create function ", "function ", "begin ", "end case ", "explain ", "explain (", "set x=(",
+    "select into ", "\\x\n", "copy t from stdin;\n", "delimiter //\n", "nextval.", "\\.\n", "é", "1",
 ]  # fmt: skip
 
 
@@ -219,6 +219,12 @@ def test_only_what_is_longer_than_16_kb_is_too_long(engine: str) -> None:
         assert (found.rule, found.shown) == (TOO_LONG, "SELECT")
 
 
+def test_a_table_named_like_a_routine_does_not_hide_what_follows() -> None:
+    found = pin("mysql", "CREATE TABLE event (begin int); SET @a = 1")
+    assert found is not None
+    assert found.shown == "SET @a"
+
+
 def test_every_statement_of_a_text_is_looked_at() -> None:
     found = pin("postgresql", "select 1;\n\nselect 2; set\n a = 1")
     assert found is not None
@@ -247,11 +253,24 @@ def test_what_is_shown_has_no_literal_in_it() -> None:
 
 
 def test_a_fingerprint_is_of_the_statement_without_its_literals() -> None:
-    first, same, other = (pin("mysql", text) for text in ("SET @a = 1", "set /* b */ @a  = 'x'", "SET @b = 1"))
-    assert first is not None
-    assert same is not None
-    assert other is not None
-    assert first.fingerprint == same.fingerprint != other.fingerprint
+    assert fingerprint("SELECT 1, get_lock('a', 2)") == fingerprint("select 3 /* x */ , get_lock ('b',4)")
+    assert fingerprint("SELECT get_lock('a', 1)") != fingerprint("SELECT get_lock('a', 1), 2")
+
+
+def test_values_of_set_and_names_of_cursors_are_not_part_of_a_fingerprint() -> None:
+    assert fingerprint("SET @a = 1") == fingerprint("set @a = b + 2") != fingerprint("SET @b = 1")
+    assert fingerprint('DECLARE "c_1" CURSOR FOR SELECT 1', "postgresql") == fingerprint(
+        'DECLARE "c_2" CURSOR FOR SELECT 2', "postgresql"
+    )
+    assert fingerprint("DECLARE c CURSOR FOR SELECT a", "postgresql") != fingerprint(
+        "DECLARE c CURSOR FOR SELECT b", "postgresql"
+    )
+
+
+def fingerprint(text: str, engine: str = "mysql") -> str:
+    found = pin(engine, text)
+    assert found is not None
+    return found.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -281,6 +300,8 @@ def test_what_is_shown_names_the_words_that_pin(engine: str, text: str, shown: s
         ("postgresql", "INSERT INTO nextval (a) VALUES (1)"),
         ("postgresql", "DROP FUNCTION nextval(text)"),
         ("postgresql", "SELECT * INTO temp FROM t"),
+        ("postgresql", "MERGE INTO temp AS t USING s ON t.a = s.a WHEN MATCHED THEN DO NOTHING"),
+        ("postgresql", "CREATE TABLE event (begin int); SELECT 1"),
         ("mysql", "SELECT db.get_lock('x', 1), `get_lock`"),
         ("mysql", "CREATE FUNCTION get_lock(a int) RETURNS int RETURN 1"),
     ],
