@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import addresses
 from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
-from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
+from lambda_dbconn.errors import ConnectTimeoutError, LambdaDbConnWarning, TransactionAbortedError
 from lambda_dbconn.proxy_messages import connect_error
 
 if TYPE_CHECKING:
@@ -86,6 +86,17 @@ class _Watching:
         super()._send_prepare(name, query)  # type: ignore[misc]
 
 
+def _warn_of_blindness() -> None:
+    import warnings
+
+    warnings.warn(
+        f"statements that pin are not seen: psycopg {psycopg.__version__} sends them in a way that this version of "
+        "lambda_dbconn does not know",
+        LambdaDbConnWarning,
+        stacklevel=3,
+    )
+
+
 @lru_cache(maxsize=32)
 def _watched(kind: Any) -> Any:
     """Return the subclass of a cursor class that is watched; the same one each time."""
@@ -111,6 +122,8 @@ class PostgresqlDriver:
 
     def watch(self, connection: Connection, see: Callable[[str | bytes], None]) -> None:
         """Make it a connection whose cursors show what they send."""
+        if not (hasattr(psycopg.Cursor, "_execute_send") and hasattr(psycopg.Cursor, "_send_prepare")):
+            _warn_of_blindness()
         connection.__class__ = WatchedConnection
         connection.see = see  # type: ignore[attr-defined] # it is one now
 

@@ -189,7 +189,6 @@ def test_every_way_of_psycopg_is_seen(make: Callable[..., Any], server: LocalPos
             lambda: connection.execute(plain.encode()),
             lambda: connection.execute(sql.SQL("SET {} = {}").format(sql.Identifier("work_mem"), sql.Literal("1MB"))),
             lambda: connection.execute(pinning, (1,)),
-            lambda: connection.execute(pinning, (1,), prepare=True),
             lambda: connection.cursor().executemany(pinning, [(1,), (2,)]),
             lambda: list(connection.cursor().stream(pinning, (1,))),
             lambda: copy(connection.cursor()),
@@ -202,6 +201,10 @@ def test_every_way_of_psycopg_is_seen(make: Callable[..., Any], server: LocalPos
             assert connection.execute("SELECT %s", (number,)).fetchone() == (number,)
         with connection.pipeline(), pytest.raises(SessionPinnedError):
             connection.execute(pinning, (1,))
+        connection.prepare_threshold = 0  # named statements: they are seen when they are prepared
+        with pytest.raises(SessionPinnedError):
+            connection.execute(pinning, (1,))
+        connection.prepare_threshold = None
         connection.cursor_factory = psycopg.ClientCursor
         connection.execute("SELECT %s", ("x" * 16000,))
         for way in (
@@ -243,6 +246,8 @@ def test_psycopgs_own_and_the_users_cursors_work_as_ever(make: Callable[..., Any
         assert connection.execute("SELECT $1 AS b", [1]).fetchone() == {"b": 1}
         with pytest.raises(SessionPinnedError):
             connection.execute("SET work_mem = '1MB'")
+        connection.cursor_factory = type(connection.cursor())  # one that is watched already
+        assert type(connection.cursor()) is connection.cursor_factory
         with connection.transaction():
             assert connection.execute("SELECT 2 AS c").fetchone() == {"c": 2}
         connection.cursor_factory, connection.row_factory = psycopg.Cursor, psycopg.rows.tuple_row

@@ -7,9 +7,10 @@ import pickle
 import sys
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
-from lambda_dbconn import ConnectionManager, SessionPinnedError, TransactionLeftOpenError
+from lambda_dbconn import ConnectionManager, LambdaDbConnWarning, SessionPinnedError, TransactionLeftOpenError
 from lambda_dbconn.events import ConnectionOpened, ConnectionReplaced, SessionPinned
 from lambda_dbconn.lease import Slot
 from lambda_dbconn.observers.logging import LoggingObserver
@@ -157,11 +158,15 @@ def test_a_pinned_connection_is_dropped_after_an_error_and_after_close_too(
     with pytest.raises(ZeroDivisionError), db.connection() as connection:  # noqa: PT012 - in the middle of the loan
         connection.execute(PINNING)
         raise ZeroDivisionError
-    with db.connection() as connection:
-        connection.execute(PINNING)
-        db.close()
-    assert use(db, "select 1") == 3
-    assert [event.reason for event in observer.of(ConnectionOpened)] == ["first", "pinned", "first"]
+    for closes_first in (False, True):
+        with db.connection() as connection:
+            if closes_first:
+                db.close()
+            connection.execute(PINNING)
+            if not closes_first:
+                db.close()
+    assert use(db, "select 1") == 4
+    assert [event.reason for event in observer.of(ConnectionOpened)] == ["first", "pinned", "first", "first"]
 
 
 def test_a_transaction_that_pins_is_committed_and_its_connection_dropped(
@@ -172,6 +177,18 @@ def test_a_transaction_that_pins_is_committed_and_its_connection_dropped(
         connection.execute("insert")
     assert server.committed == [PINNING, "insert"]
     assert use(db, "select 1") == 2
+
+
+def test_a_psycopg_that_sends_in_another_way_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    from psycopg._cursor_base import BaseCursor
+
+    from lambda_dbconn.drivers.postgresql import PostgresqlDriver
+
+    driver = PostgresqlDriver()
+    driver.watch(psycopg.Connection.__new__(psycopg.Connection), lambda text: None)  # this one is known
+    monkeypatch.delattr(BaseCursor, "_execute_send")
+    with pytest.warns(LambdaDbConnWarning, match="statements that pin are not seen: psycopg 3"):
+        driver.watch(psycopg.Connection.__new__(psycopg.Connection), lambda text: None)
 
 
 def test_what_is_remembered_is_bounded() -> None:
