@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from benchmarks.subjects import running
+from benchmarks.warm import one_core
 from lambda_dbconn import ConnectionManager, Settings, pinning
 from lambda_dbconn.lease import Slot
 from lambda_dbconn.pin_guard import PinGuard
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 _STATEMENTS = Path(__file__).parents[1] / "tests" / "data" / "pinning" / "statements.tsv"
 _IMPORTS = {
-    "value": "lambda_dbconn.value, re",  # what is there anyway
-    "glance": "lambda_dbconn.pinning, re",
-    "rules": "lambda_dbconn.pinning.judge, re",
-    "sqlglot": "lambda_dbconn.value, re, sqlglot",
+    "library": "lambda_dbconn.lender, re",  # what is there anyway
+    "guard": "lambda_dbconn.lender, lambda_dbconn.pin_guard, re",
+    "rules": "lambda_dbconn.lender, lambda_dbconn.pinning.judge, re",
+    "sqlglot": "lambda_dbconn.lender, re, sqlglot",
 }
 
 
@@ -45,11 +46,11 @@ def measure(engine: str, *, rounds: int = 15) -> str:
     guard = PinGuard(engine, "", refuses=False, tell=lambda _event: None)
     results.append(_seen_before(guard, texts, rounds))
     results.append(_with_a_server(engine))
-    names = ["glance", "rules"]
+    names = ["guard", "rules"]
     if find_spec("sqlglot"):
         names.append("sqlglot")
         results.append(_sqlglot(engine, texts, scanned_us, rounds))
-    base_ms = _import_ms("value")
+    base_ms = _import_ms("library")
     results.append(f"{'':<11}import, ms: " + ", ".join(f"{name} {_import_ms(name) - base_ms:.1f}" for name in names))
     return "\n".join(results)
 
@@ -64,7 +65,7 @@ def _seen_before(guard: PinGuard, texts: list[str], rounds: int) -> str:
 
 def _with_a_server(engine: str, *, rounds: int = 200, per_round: int = 100) -> str:
     """Run `select 1` with and without the guard, in alternating rounds."""
-    with running(engine) as (_, environ):
+    with one_core(), running(engine) as (_, environ):
         managers = [
             ConnectionManager[Any](Settings.from_env(environ={**environ, "DB_ON_PIN": action}))
             for action in ("ignore", "warn")

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _MOST_TEXTS = 256
 _LONGEST_TEXT = 4096  # characters; longer ones are judged each time
 _MOST_TOLD = 256
-_UNSEEN: Any = object()
 _NOT_THE_CALLER = ("lambda_dbconn", "psycopg", "psycopg_pool", "pymysql", "contextlib")
 
 
@@ -55,15 +54,15 @@ class PinGuard:
         Raises (the function returned):
             SessionPinnedError: The text must not be sent.
         """
-        known = self._known.get
+        known = self._known
 
         def see(text: str | bytes) -> None:
-            found = known(text, _UNSEEN)
+            try:
+                found = known[text]
+            except KeyError:
+                found = self._judge(text)
             if found is not None:
-                if found is _UNSEEN:
-                    found = self._judge(text)
-                if found is not None:
-                    self._found(slot, found)
+                self._found(slot, found)
 
         return see
 
