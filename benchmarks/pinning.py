@@ -32,7 +32,7 @@ _IMPORTS = {
 def measure(engine: str, *, rounds: int = 15) -> str:
     """Return the results for an engine: microseconds per statement of the labelled set, and imports in milliseconds."""
     lines = _STATEMENTS.read_text(encoding="utf-8").splitlines()
-    texts = [fields[3].replace("\\n", "\n") for line in lines if (fields := line.split("\t"))[0] == engine]
+    texts = [_unescaped(fields[3]) for line in lines if (fields := line.split("\t"))[0] == engine]
     glance_us = _per_text_us(texts, lambda text: pinning.is_harmless(engine, text), rounds)
     as_it_is_us = _per_text_us(texts, lambda text: pinning.pin(engine, text), rounds)
     with mock.patch.object(pinning, "is_harmless", return_value=False):
@@ -53,6 +53,10 @@ def measure(engine: str, *, rounds: int = 15) -> str:
     base_ms = _import_ms("library")
     results.append(f"{'':<11}import, ms: " + ", ".join(f"{name} {_import_ms(name) - base_ms:.1f}" for name in names))
     return "\n".join(results)
+
+
+def _unescaped(text: str) -> str:
+    return "\\".join(half.replace("\\n", "\n").replace("\\t", "\t") for half in text.split("\\\\"))
 
 
 def _seen_before(guard: PinGuard, texts: list[str], rounds: int) -> str:
