@@ -24,7 +24,7 @@ def measure(engine: str, *, rounds: int = 400, per_round: int = 100) -> str:
     Short rounds of both alternate, and the figure is the median of the differences of neighbours: a machine that is
     busy for a while is busy for both.
     """
-    with _one_core(), running(engine) as (_, environ):
+    with one_core(), running(engine) as (_, environ):
         db: ConnectionManager[Any] = ConnectionManager(Settings.from_env(environ=environ))
         bare = bare_connection(environ)
 
@@ -56,7 +56,7 @@ def measure(engine: str, *, rounds: int = 400, per_round: int = 100) -> str:
 
 
 @contextmanager
-def _one_core() -> Iterator[None]:
+def one_core() -> Iterator[None]:
     """Keep client and server on one core: which of two cores a server's process wakes up on is worth 50 µs."""
     if not hasattr(os, "sched_setaffinity"):
         yield

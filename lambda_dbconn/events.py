@@ -43,7 +43,7 @@ class ConnectionReplaced(Event):
     """The cached connection was no longer good, and another one takes its place.
 
     Attributes:
-        reason: `lifetime`, `idle`, `hang_up`, `ping_failed`, `lost`, `read_only` or `unclean`.
+        reason: `lifetime`, `idle`, `hang_up`, `ping_failed`, `lost`, `read_only`, `unclean` or `pinned`.
         age_s: How long it had been open.
         idle_s: How long since it had last been returned.
     """
@@ -108,6 +108,30 @@ class TransactionRolledBack(Event):
     """
 
     is_left_open: bool
+
+
+class SessionPinned(Event):
+    """A statement is being sent that pins the session on RDS Proxy; its connection is closed when it comes back.
+
+    Told for the first such statement of each loan, and whenever a statement pins that has not been told of.
+
+    Attributes:
+        statement: The words in it that pin, as in `SET search_path`; never a literal.
+        rule: Which rule says so (see `lambda_dbconn.pinning`).
+        reason: Why that pins.
+        remedy: What to do instead.
+        fingerprint: The same for statements that differ in nothing but literals and the like.
+        place: File and line of the code that sent it.
+        is_first: Whether this fingerprint is told of for the first time by this manager.
+    """
+
+    statement: str
+    rule: str
+    reason: str
+    remedy: str
+    fingerprint: str
+    place: str
+    is_first: bool
 
 
 class ConnectionClosed(Event):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.clock import Clock
     from lambda_dbconn.deadline import Cutoff
     from lambda_dbconn.events import ConnectionReplaced
+    from lambda_dbconn.settings import Settings
 
 C = TypeVar("C")
 
@@ -29,7 +30,8 @@ class Slot(Generic[C]):
         loans: How many times the slot was lent, whichever connection was in it.
         cutoff: When what the caller does with it must end; None for no limit.
         vacated: How the last connection was given up, if the next one replaces it.
-        is_condemned: `close()` came while it was lent: to be closed at return.
+        doom: Why its connection must be closed at return, noted while it was lent: `closed` by `close()`,
+            `deadline`, or `pinned`.
     """
 
     __slots__ = (
@@ -43,7 +45,7 @@ class Slot(Generic[C]):
         "_returned_wall",
         "connection",
         "cutoff",
-        "is_condemned",
+        "doom",
         "limits",
         "loans",
         "poll",
@@ -57,6 +59,7 @@ class Slot(Generic[C]):
     cutoff: Cutoff | None
     limits: Limits
     poll: Callable[[int], list[tuple[int, int]]]
+    doom: str | None
 
     def __init__(self) -> None:
         self.thread = 0
@@ -73,11 +76,6 @@ class Slot(Generic[C]):
     def uses(self) -> int:
         """How many times this connection was lent."""
         return self.loans - self._first_loan
-
-    @property
-    def was_cut(self) -> bool:
-        """Whether the caller's time was over before the connection had answered."""
-        return self.cutoff is not None and self.cutoff.has_cut
 
     def fill(self, connection: C, fileno: int, limits: Limits, clock: Clock) -> None:
         """Take in a connection that has just been opened."""
@@ -98,7 +96,7 @@ class Slot(Generic[C]):
         self.connection = None  # type: ignore[assignment] # whoever holds an empty slot knows it
         self.poll = _silence
         self.cutoff = None
-        self.is_condemned = False
+        self.doom = None
         self.trusted_monotonic = self.trusted_wall = float("-inf")
 
     def events(self) -> int:
@@ -128,21 +126,29 @@ def _silence(_timeout_ms: int) -> list[tuple[int, int]]:
     return []
 
 
-def discard_reason(state: SessionState, failure: Failure, *, was_cut: bool) -> str | None:
+def discard_reason(state: SessionState, failure: Failure, doom: str | None) -> str | None:
     """Say why a connection that comes back must be closed, or None when it may be kept.
 
     Args:
         state: Its session's.
         failure: What the error meant that ended the loan, `OTHER` if there was none.
-        was_cut: Whether the caller's time was over before it had answered.
+        doom: The slot's.
     """
-    if was_cut:
-        return "deadline"
+    if doom in ("closed", "deadline"):
+        return doom
     if failure is Failure.LOST:
         return "lost"
     if state is SessionState.UNUSABLE:
         return "unclean"
-    return "read_only" if failure is Failure.READ_ONLY else None
+    return "read_only" if failure is Failure.READ_ONLY else doom
+
+
+def pin_action(settings: Settings) -> str:
+    """Say what is done about a statement that pins: `warn`, `raise` or `ignore`.
+
+    By default `warn` where RDS Proxy stands, and `ignore` elsewhere: there is nothing to pin.
+    """
+    return settings.on_pin or ("warn" if settings.is_proxy else "ignore")
 
 
 # After these nothing of a transaction was committed, and doing it again may succeed.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.connector import Connector
     from lambda_dbconn.deadline import InvocationContext
     from lambda_dbconn.drivers.driver import Driver
+    from lambda_dbconn.pin_guard import PinGuard
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.stats import Recorder, Stats
 
@@ -56,6 +57,7 @@ class Lender(Generic[C]):
         driver: What the connections are.
         connector: Opens them.
         recorder: Is told the events.
+        guard: Is shown the statements; None if nobody looks at them.
         clock: For ages.
 
     Attributes:
@@ -69,6 +71,7 @@ class Lender(Generic[C]):
         driver: Driver[C],
         connector: Connector[C],
         recorder: Recorder,
+        guard: PinGuard | None,
         clock: Clock,
     ) -> None:
         self._settings = settings
@@ -83,6 +86,7 @@ class Lender(Generic[C]):
         self._clock = clock
         self._monotonic = clock.monotonic
         self._wall = clock.wall
+        self._guard = guard
         self._make_slots()
         watch(self)
 
@@ -200,6 +204,8 @@ class Lender(Generic[C]):
             where = self.fallback.address
             limits = limits.replace(max_lifetime_s=min(limits.max_lifetime_s, jitter(_FALLBACK_LIFETIME_S)))
         slot.fill(connection, self._driver.fileno(connection), limits, self._clock)
+        if self._guard is not None:
+            self._driver.watch(connection, self._guard.watcher(slot))
         reason = "first"
         if slot.vacated is not None:
             reason = slot.vacated.reason
@@ -231,7 +237,7 @@ class Lender(Generic[C]):
             return _OTHER
         limit_s = _CLEANING_LIMIT_S if slot.cutoff is None else self._lift_limit(slot, slot.cutoff)
         state = self._state(slot, limit_s)
-        if state is _CLEAN and error is None and not slot.is_condemned:
+        if state is _CLEAN and error is None and slot.doom is None:
             slot.returned(self._monotonic(), self._wall())
             del self._lent[slot.thread]
             self._idle.append(slot)
@@ -243,7 +249,7 @@ class Lender(Generic[C]):
                 _add_note(cause, _NOTES[failure])
             if failure is Failure.READ_ONLY and (is_read_only or self._settings.is_read_only):
                 failure = _OTHER
-        if slot.was_cut:
+        if slot.doom == "deadline":
             failure = _OTHER  # whoever is short of time is not to try again
         try:
             self._settle(slot, state, failure, limit_s, is_left_open=error is None)
@@ -253,6 +259,8 @@ class Lender(Generic[C]):
 
     def _lift_limit(self, slot: Slot[C], cutoff: Cutoff) -> float:
         """Take the caller's limit off a connection that has come back; return what is left of it for cleaning."""
+        if cutoff.has_cut:
+            slot.doom = slot.doom or "deadline"
         self._driver.cut_off(slot.connection, None)
         return max(_SHORTEST_CLEANING_S, min(_CLEANING_LIMIT_S, cutoff.left_s()))
 
@@ -260,9 +268,7 @@ class Lender(Generic[C]):
         self, slot: Slot[C], state: SessionState, failure: Failure, limit_s: float, *, is_left_open: bool
     ) -> None:
         """Clean or discard a connection that may not be as it was lent."""
-        reason = discard_reason(state, failure, was_cut=slot.was_cut)
-        if slot.is_condemned:
-            reason = "closed"
+        reason = discard_reason(state, failure, slot.doom)
         if reason is None and state is SessionState.IN_TRANSACTION and not self._roll_back(slot, limit_s):
             reason = "unclean"
         if reason is None:
@@ -294,9 +300,9 @@ class Lender(Generic[C]):
     def _take_back(self, slot: Slot[C]) -> None:
         """Put the slot back among the idle ones, unless a fork has forgotten it."""
         if self._is_ours(slot):
-            if slot.is_condemned:  # and still here, because it was not lent after all
-                self.discard(slot, "closed")
-                slot.is_condemned = False
+            if slot.doom is not None:  # and still here, because it was not lent after all
+                self.discard(slot, slot.doom)
+                slot.doom = None
             del self._lent[slot.thread]
             # An empty one goes below those that hold a good connection, so that it is filled only when they are lent.
             self._idle.insert(0 if slot.is_empty else len(self._idle), slot)
@@ -357,7 +363,7 @@ class Lender(Generic[C]):
     def close(self) -> None:
         """Close what is idle now, and what is lent when it comes back. The next loan opens anew."""
         for slot in list(self._lent.values()):
-            slot.is_condemned = True
+            slot.doom = "closed"
         idle = []
         while self._idle:
             slot = self._idle.pop()

@@ -11,7 +11,7 @@ from lambda_dbconn.drivers import load_driver
 from lambda_dbconn.drivers.driver import Failure, checked_isolation
 from lambda_dbconn.errors import ConfigurationError, LambdaDbConnError
 from lambda_dbconn.handler import lending
-from lambda_dbconn.lease import RUN_AGAIN
+from lambda_dbconn.lease import RUN_AGAIN, pin_action
 from lambda_dbconn.lender import Lender
 from lambda_dbconn.observers.logging import LoggingObserver
 from lambda_dbconn.stats import Recorder
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.drivers.driver import Driver
     from lambda_dbconn.events import Observer
     from lambda_dbconn.lease import Slot
+    from lambda_dbconn.pin_guard import PinGuard
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.stats import Stats
 
@@ -82,7 +83,12 @@ class ConnectionManager(Generic[C]):
             tell=recorder.tell,
         )
         self._lender = Lender(
-            settings, driver=self._driver, connector=self._connector, recorder=recorder, clock=self._clock
+            settings,
+            driver=self._driver,
+            connector=self._connector,
+            recorder=recorder,
+            guard=_pin_guard(settings, recorder),
+            clock=self._clock,
         )
         self._readers: dict[str, ConnectionManager[C]] = {}  # one at most
 
@@ -332,3 +338,12 @@ class TransactionLoan(Generic[C]):
 
     def _release(self, error: BaseException | None) -> None:
         self.failure = self._lender.release(self._slot, error, is_read_only=self._read_only)
+
+
+def _pin_guard(settings: Settings, recorder: Recorder) -> PinGuard | None:
+    action = pin_action(settings)
+    if action == "ignore":
+        return None
+    from lambda_dbconn.pin_guard import PinGuard
+
+    return PinGuard(settings.engine, settings.address, refuses=action == "raise", tell=recorder.tell)

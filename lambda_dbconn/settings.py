@@ -49,6 +49,7 @@ _FIELDS: dict[str, Accepts] = {
     "max_lifetime_s": seconds(1, 86400),
     "reserve_s": seconds(0, 60),
     "max_connections": whole(1, 100),
+    "on_pin": one_of("warn", "raise", "ignore"),
 }
 _REQUIRED = ("engine", "host", "port", "auth", "sslmode")
 
@@ -78,6 +79,7 @@ class Settings(Value):
         max_lifetime_s: A connection open for longer is replaced.
         reserve_s: Seconds of the invocation that are left to the handler for its answer.
         max_connections: How many threads of one invocation may hold a connection at once.
+        on_pin: `warn`, `raise` or `ignore`; None is `warn` on an RDS Proxy endpoint, else `ignore`.
         prefix: Of the variables that these settings came from, for messages; None when built by hand.
     """
 
@@ -101,6 +103,7 @@ class Settings(Value):
     max_lifetime_s: float = 82800.0
     reserve_s: float = 0.5
     max_connections: int = 1
+    on_pin: str | None = None
     prefix: str | None = None
 
     @classmethod

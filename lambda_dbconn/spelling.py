@@ -8,7 +8,6 @@ from lambda_dbconn.errors import LambdaDbConnWarning
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_NOT_YET = ("ON_PIN",)
 _MISTAKEN_NAMES = {
     "HOSTNAME": "HOST",
     "ENDPOINT": "HOST",
@@ -37,9 +36,6 @@ def misspelt(unknown: Iterable[str], prefix: str, fields: tuple[str, ...]) -> di
     """Warn of variables that look like a misspelling; return which variable may be meant for which field."""
     meant: dict[str, str] = {}
     for suffix in unknown:
-        if suffix in _NOT_YET:
-            _warn(f"{prefix}{suffix} has no effect in this version of lambda_dbconn")
-            continue
         name = _MISTAKEN_NAMES.get(suffix)
         if name is None:
             from difflib import get_close_matches

@@ -51,6 +51,12 @@ class Driver(Protocol[C]):
             ConnectError: With the cause and its remedy; `retryable` says whether a later try may succeed.
         """
 
+    def watch(self, connection: C, see: Callable[[str | bytes], None]) -> None:
+        """Let `see` be called with the text of each statement before it is sent; what it raises must keep it back.
+
+        Called once, before anyone else has the connection; never without a reason, for it costs each statement.
+        """
+
     def fileno(self, connection: C) -> int:
         """Return the socket's file descriptor, for `poll()`. Never blocks."""
 

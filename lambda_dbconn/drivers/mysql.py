@@ -22,6 +22,7 @@ from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import addresses
 from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
 from lambda_dbconn.drivers.failures import failure_of
+from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext, WatchedConnection, limit
 from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError, without_frames
 from lambda_dbconn.proxy_messages import connect_error
 
@@ -35,12 +36,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
 
-    _Base = pymysql.Connection[Any]
-else:
-    _Base = pymysql.Connection
-
 _GOODBYE_LIMIT_S = 0.05
-_BIT_S = 0.01
 _LONGEST_BATCH_BYTES = 16_000  # a statement of more than 16 KB pins the session on RDS Proxy, and PyMySQL packs 1 MB
 _PLUGIN_CANNOT_LOAD = 2059
 _CLEAN = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
@@ -48,119 +44,6 @@ _STATE_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT | SERVER_STATUS.SERVER_STAT
 
 _READ_ONLY_TRANSACTION = 1792
 _IN_READ_ONLY_TRANSACTION = 0x2000  # of the server status; PyMySQL 1.2.4 has no name for it
-
-
-class _LimitedSocket(socket.socket):
-    """A socket whose calls end together: each waits for no longer than is left until `ends_at`.
-
-    A socket's own time limit begins anew with every call, so a server that trickles would hold the caller for ever.
-    """
-
-    ends_at: float | None = None  # of the monotonic clock; None: no limit
-
-    def recv_into(self, *arguments: Any) -> int:
-        """Receive within the limit."""
-        self._limit_call()
-        return super().recv_into(*arguments)
-
-    def send(self, *arguments: Any) -> int:
-        """Send what is taken at once, within the limit; TLS sends record by record through here."""
-        self._limit_call()
-        return super().send(*arguments)
-
-    def sendall(self, *arguments: Any) -> None:
-        """Send all, within the limit."""
-        self._limit_call()
-        super().sendall(*arguments)
-
-    def _limit_call(self) -> None:
-        """Set the socket's own time limit, which is a system call, when it is too short, or too long by a bit."""
-        limit_s = self.gettimeout()
-        if self.ends_at is None:
-            if limit_s is not None:
-                self.settimeout(None)
-            return
-        left_s = self.ends_at - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("timed out")
-        if limit_s is None or not left_s <= limit_s <= left_s + _BIT_S:
-            self.settimeout(left_s)
-
-
-class _LimitedTlsSocket(_LimitedSocket, ssl.SSLSocket):
-    """The same, once it speaks TLS."""
-
-
-class Connection(_Base):
-    """PyMySQL's connection, all of whose waits can be given an end, also while it logs in."""
-
-    _result: Any
-    server_thread_id: tuple[int]
-    server_status: int
-
-    isolation: str | None = None  # the session's own level, while another one is set
-    address: str  # that it is connected to
-    cutoff: Cutoff | None = None  # of the invocation that it is lent to
-    longest_batch_bytes: int | None = None
-    _ends_at: float | None = None
-    _limited: _LimitedSocket | None = None
-
-    def cursor(self, cursor: Any = None) -> Any:
-        """Make a cursor of any class, whose `executemany` keeps to `longest_batch_bytes` a statement."""
-        made = super().cursor(cursor)
-        if self.longest_batch_bytes is not None:
-            made.max_stmt_length = min(made.max_stmt_length, self.longest_batch_bytes)
-        return made
-
-    @property
-    def _sock(self) -> _LimitedSocket:  # PyMySQL's own name
-        return self._limited  # type: ignore[return-value] # None when closed, as PyMySQL has it
-
-    @_sock.setter
-    def _sock(self, sock: _LimitedSocket | None) -> None:
-        self._limited = sock
-        if sock is not None:
-            sock.ends_at = self._ends_at
-
-    @property
-    def number(self) -> int:
-        """The server's number for the session, as its greeting said."""
-        number: int = self.server_thread_id[0]
-        return number
-
-    def limit(self, ends_at: float | None) -> None:
-        """Let all that waits from now on end then, by the monotonic clock; None lifts the limit."""
-        self._ends_at = ends_at
-        if self._limited is not None:
-            self._limited.ends_at = ends_at
-
-    def fileno(self) -> int:
-        """Return the socket's file descriptor."""
-        return self._sock.fileno()
-
-    # All that PyMySQL sends and receives goes through these two, private as they are.
-
-    def _read_packet(self, *arguments: Any) -> Any:
-        try:
-            return super()._read_packet(*arguments)  # type: ignore[no-untyped-call] # PyMySQL's stubs are such
-        except pymysql.OperationalError as error:
-            self._check_cutoff(error)
-            raise
-
-    def _write_bytes(self, data: bytes) -> None:
-        try:
-            super()._write_bytes(data)  # type: ignore[misc] # as above
-        except pymysql.OperationalError as error:
-            self._check_cutoff(error)
-            raise
-
-    def _check_cutoff(self, error: Exception) -> None:
-        """Raise what the end of the invocation's time means, if that was it; PyMySQL has closed the socket."""
-        cutoff, ends_at = self.cutoff, self._ends_at
-        if cutoff is not None and ends_at is not None and time.monotonic() >= ends_at:
-            if _has_unread_rows(self):
-                self._result.unbuffered_active = False  # else the cursor goes on reading
-            raise cutoff.cut(self) from error
 
 
 class _RefusedPlugin:
@@ -206,8 +89,9 @@ class MysqlDriver:
         connection.address = address
         outer = sys.exception()
         try:
-            connection.limit(ends_at)
-            connection.connect(_tcp(address, settings.port, limit_s))
+            sock = _tcp(address, settings.port, limit_s)
+            limit(sock, ends_at)
+            connection.connect(sock)
         except Exception as exc:  # noqa: BLE001 - what PyMySQL cannot read it meets with ValueError, IndexError…
             if time.monotonic() >= ends_at:
                 error: LambdaDbConnError = ConnectTimeoutError(f"no login at {where} within {limit_s:.2f} s")
@@ -216,6 +100,11 @@ class MysqlDriver:
             raise error from without_frames(exc, outer=outer)
         connection.limit(None)
         return connection
+
+    def watch(self, connection: Connection, see: Callable[[str | bytes], None]) -> None:
+        """Make it a connection that shows what it sends."""
+        connection.__class__ = WatchedConnection
+        connection.see = see  # type: ignore[attr-defined] # it is one now
 
     def fileno(self, connection: Connection) -> int:
         """Return the socket's file descriptor."""
@@ -237,7 +126,7 @@ class MysqlDriver:
 
     def state(self, connection: Connection, *, timeout_s: float) -> SessionState:
         """Trust the last known status when it is clean; else refresh it with a ping, and put right what is not."""
-        if not connection.open or _has_unread_rows(connection):
+        if not connection.open or connection.has_unread_rows:
             return SessionState.UNUSABLE
         if connection.server_status & _STATE_BITS != _CLEAN:
             self.ping(connection, timeout_s=timeout_s)
@@ -308,8 +197,7 @@ class MysqlDriver:
     def close(self, connection: Connection) -> None:
         """Say goodbye if the socket takes it at once, and close."""
         connection.limit(time.monotonic() + _GOODBYE_LIMIT_S)
-        if _has_unread_rows(connection):
-            connection._result.unbuffered_active = False  # noqa: SLF001 - else its destructor reads a closed socket
+        connection.forget_rows()
         if connection.open:
             connection.close()
 
@@ -327,16 +215,15 @@ class MysqlDriver:
         context = self._contexts.get(cafile)
         if context is None:
             try:
-                context = ssl.create_default_context(cafile=cafile)
+                context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.load_verify_locations(cafile)
             except (OSError, ssl.SSLError) as exc:
                 raise ConfigurationError(
                     f"the authorities in {cafile!r} cannot be read: {exc}",
                     remedy="Give SSLROOTCERT the path of a PEM file with at least one certificate.",
                 ) from exc
-            # Chain and host name are verified all the same; what this takes back is Python 3.13's new insistence on
-            # extensions that certificates in use lack (a server's own, by PyMySQL's account) and libpq never asks for.
-            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-            context.sslsocket_class = _LimitedTlsSocket
+            # Chain and host name are verified by default. Not asked for, as libpq does not either, are the extensions
+            # that `ssl.create_default_context` insists on from Python 3.13 on, and that certificates in use lack.
             self._contexts[cafile] = context
         return context
 
@@ -384,9 +271,9 @@ def _can_be_sent(credentials: Credentials) -> bool:
     return True
 
 
-def _tcp(address: str, port: int, timeout_s: float) -> _LimitedSocket:
+def _tcp(address: str, port: int, timeout_s: float) -> Socket:
     """Open the TCP connection, with keepalives and a bound for unacknowledged data."""
-    sock = _LimitedSocket(fileno=socket.create_connection((address, port), timeout_s).detach())
+    sock = Socket(fileno=socket.create_connection((address, port), timeout_s).detach())
     for level, name, value in (
         (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
@@ -403,9 +290,3 @@ def _tcp(address: str, port: int, timeout_s: float) -> _LimitedSocket:
 
 def _set_isolation(connection: Connection, level: str) -> None:
     connection.query(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
-
-
-def _has_unread_rows(connection: Connection) -> bool:
-    """Whether a streamed result was left unread: PyMySQL 1.2.4 says so nowhere in public."""
-    result = connection._result  # noqa: SLF001 - as above
-    return result is not None and bool(result.unbuffered_active)

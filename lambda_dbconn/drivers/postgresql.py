@@ -22,6 +22,7 @@ from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import addresses
 from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
 from lambda_dbconn.drivers.failures import failure_of
+from lambda_dbconn.drivers.postgresql_connection import limit, watch
 from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
 from lambda_dbconn.proxy_messages import connect_error
 
@@ -29,16 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from psycopg.abc import PQGen
-
     from lambda_dbconn.credentials import Credentials
     from lambda_dbconn.deadline import Cutoff
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
 
-    _Base = psycopg.Connection[Any]
-else:
-    _Base = psycopg.Connection
+    Connection = psycopg.Connection[Any]
 
 _IDLE = pq.TransactionStatus.IDLE
 _IN_TRANSACTION = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
@@ -48,46 +45,6 @@ _MOST_READS = 1000  # of a session that talks without end: more than that is lef
 _METHODS_FOR_PASSWORDS = "scram-sha-256,md5,none"
 _METHODS_FOR_TOKENS = "password"
 _LIBPQ_18 = 180000
-
-
-class Connection(_Base):
-    """psycopg's connection, all of whose waits can be given an end."""
-
-    cutoff: Cutoff | None = None  # of the invocation that it is lent to
-
-    def wait(self, gen: PQGen[Any], *arguments: Any, **options: Any) -> Any:
-        """Drive one of psycopg's generators, to the end of the invocation's time at most."""
-        cutoff = self.cutoff
-        if cutoff is None:
-            return super().wait(gen, *arguments, **options)
-        try:
-            if _HAS_TIMEOUT:
-                return super().wait(gen, *arguments, **{**options, "timeout": max(0.0, cutoff.left_s())})
-            return super().wait(_until(cutoff, gen), *arguments, **options)
-        except psycopg.OperationalError as error:
-            if error.sqlstate is not None or cutoff.left_s() > 0:
-                raise
-            try:
-                raise cutoff.cut(self) from error
-            finally:
-                self.pgconn.finish()
-
-
-# From psycopg 3.3 on.
-_HAS_TIMEOUT = "timeout" in psycopg.Connection.wait.__code__.co_varnames
-
-
-def _until(cutoff: Cutoff, gen: PQGen[Any]) -> PQGen[Any]:
-    """Hand on what a generator waits for until the time is over; psycopg wakes it ten times a second."""
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if cutoff.left_s() <= 0:
-                raise psycopg.OperationalError("the time is over")
-            wanted = gen.send(ready)
-    except StopIteration as end:
-        return end.value
 
 
 class PostgresqlDriver:
@@ -103,6 +60,10 @@ class PostgresqlDriver:
             return _prepared(pgconn)
 
         return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
+
+    def watch(self, connection: Connection, see: Callable[[str | bytes], None]) -> None:
+        """Make it a connection whose cursors show what they send."""
+        watch(connection, see)
 
     def fileno(self, connection: Connection) -> int:
         """Return the socket's file descriptor."""
@@ -167,7 +128,7 @@ class PostgresqlDriver:
 
     def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
         """Let the caller's calls end with the invocation's time, or take that back."""
-        connection.cutoff = cutoff
+        limit(connection, cutoff)
 
     def interrupt(
         self,
@@ -254,7 +215,7 @@ def _finish_connecting(pgconn: pq.abc.PGconn, where: str, timeout_s: float) -> N
 
 def _prepared(pgconn: pq.abc.PGconn) -> Connection:
     """Wrap a logged-in libpq connection as `psycopg.connect` does."""
-    connection = Connection(pgconn)
+    connection: Connection = psycopg.Connection(pgconn)
     connection.autocommit = True
     connection.prepare_threshold = None
     return connection

@@ -12,6 +12,7 @@ from lambda_dbconn.events import (
     CredentialsFailed,
     Event,
     PingFailed,
+    SessionPinned,
     TransactionRolledBack,
 )
 
@@ -32,8 +33,9 @@ _LEVELS: dict[type[Event], int] = {
 class LoggingObserver:
     """Logs each event but reuse to the logger `lambda_dbconn`, as `event name=value …`.
 
-    The same values are in the record's attribute `lambda_dbconn`, for formatters that write JSON. Failures are
-    warnings, connects are INFO, the rest is DEBUG. Log text is for people; programs use an observer of their own.
+    The same values are in the record's attribute `lambda_dbconn`, for formatters that write JSON. Failures and the
+    first pin by each statement are warnings, connects are INFO, the rest is DEBUG. Log text is for people; programs
+    use an observer of their own.
     """
 
     ignores: tuple[type[Event], ...] = (ConnectionReused,)
@@ -41,7 +43,9 @@ class LoggingObserver:
     def on_event(self, event: Event) -> None:
         """Log one event."""
         level = _LEVELS.get(type(event), _DEBUG)
-        if isinstance(event, TransactionRolledBack) and event.is_left_open:
+        if (isinstance(event, TransactionRolledBack) and event.is_left_open) or (
+            isinstance(event, SessionPinned) and event.is_first
+        ):
             level = _WARNING
         if level < _WARNING and "logging" not in sys.modules:
             return  # nobody can have asked for it, and the import would cost a cold start 5 ms

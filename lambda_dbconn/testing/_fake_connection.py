@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lambda_dbconn.drivers.driver import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from lambda_dbconn.deadline import Cutoff
     from lambda_dbconn.testing.fakes import FakeServer
@@ -44,6 +44,7 @@ class FakeConnection:
         is_released: Whether the client has closed the socket.
         closes: How often the library has closed it: once is right.
         round_trips: How many messages the client has sent on it.
+        see: Called with each statement before it is sent; None for nobody.
     """
 
     def __init__(self, server: FakeServer, *, number: int) -> None:
@@ -58,6 +59,7 @@ class FakeConnection:
         self.is_released = False
         self.closes = 0
         self.round_trips = 0
+        self.see: Callable[[str | bytes], None] | None = None
         self._server = server
         self._pending: list[str] = []
         self._socket, self._peer = socket.socketpair()
@@ -70,6 +72,8 @@ class FakeConnection:
 
     def execute(self, sql: str, _parameters: Iterable[Any] = ()) -> FakeCursor:
         """Send one statement."""
+        if self.see is not None:
+            self.see(sql)
         self._server.sql.append(sql)
         words = sql.upper().split()
         operation = words[0].lower() if words and words[0] in ("BEGIN", "COMMIT", "ROLLBACK") else "execute"

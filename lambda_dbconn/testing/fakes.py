@@ -266,6 +266,10 @@ class FakeDriver:
         """Connect and log in."""
         return self._server.accept(credentials, timeout_s)
 
+    def watch(self, connection: FakeConnection, see: Callable[[str | bytes], None]) -> None:
+        """Show each statement before it is sent."""
+        connection.see = see
+
     def fileno(self, connection: FakeConnection) -> int:
         """Return the socket's file descriptor."""
         return connection.fileno()

@@ -155,7 +155,7 @@ def test_pymysql_sends_begin_and_commit_around_a_transaction(mysql_database: Dat
 def test_the_lent_object_is_the_drivers_own_connection_in_autocommit(database: Database) -> None:
     with database.manager().connection() as connection:
         if database.is_postgresql:
-            assert isinstance(connection, psycopg.Connection)
+            assert type(connection) is psycopg.Connection
             assert connection.autocommit is True
         else:
             assert isinstance(connection, pymysql.Connection)

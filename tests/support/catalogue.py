@@ -49,7 +49,7 @@ def said_of_queries() -> str:
 
 
 def _fate(failure: Failure) -> str:
-    reason = discard_reason(SessionState.CLEAN, failure, was_cut=False)
+    reason = discard_reason(SessionState.CLEAN, failure, None)
     return f"closed at return (`{reason}`)" if reason else "kept, rolled back"
 
 

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from lambda_dbconn import CredentialProvider
     from lambda_dbconn.clock import Clock
     from lambda_dbconn.drivers.driver import Driver
-    from lambda_dbconn.drivers.mysql import Connection as MysqlConnection
     from lambda_dbconn.drivers.mysql import MysqlDriver
-    from lambda_dbconn.drivers.postgresql import Connection as PostgresqlConnection
+    from lambda_dbconn.drivers.mysql_connection import Connection as MysqlConnection
     from lambda_dbconn.drivers.postgresql import PostgresqlDriver
     from lambda_dbconn.events import Observer
 
@@ -163,6 +162,6 @@ with db.connection(FakeContext(FakeClock(), 3.0)) as fake:
     assert_type(fake.execute("select 1").fetchall(), list[Row])
 
 
-def drivers(one: PostgresqlDriver, two: MysqlDriver) -> tuple[Driver[PostgresqlConnection], Driver[MysqlConnection]]:
+def drivers(one: PostgresqlDriver, two: MysqlDriver) -> tuple[Driver[psycopg.Connection[Any]], Driver[MysqlConnection]]:
     """Be what they say they are."""
     return one, two

@@ -15,6 +15,7 @@ from lambda_dbconn import ConnectionManager, LambdaDbConnError, LambdaDbConnWarn
 from lambda_dbconn.cli.group import CommandGroup
 from lambda_dbconn.drivers.failures import ROWS
 from lambda_dbconn.events import Event
+from lambda_dbconn.pinning.rules import MYSQL_TRACKED, table
 from lambda_dbconn.proxy_messages import _ROWS
 from lambda_dbconn.settings import _FIELDS, PORTS
 from tests.support import catalogue
@@ -252,6 +253,19 @@ def test_every_option_of_a_command_is_in_the_reference_with_its_default(name: st
 
 def _default_of(option: click.Option) -> str:
     return f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
+
+
+# --- pinning
+
+
+def test_the_table_of_pinning_rules_is_the_generated_one() -> None:
+    page = (ROOT / "docs" / "reference" / "pinning.md").read_text(encoding="utf-8")
+    assert page.partition("<!-- rules -->\n")[2].partition("<!-- end of rules -->")[0].strip() == table().strip()
+
+
+def test_the_tracked_variables_are_all_in_the_reference_of_pinning() -> None:
+    page = read(ROOT / "docs" / "reference" / "pinning.md").partition("what the proxy tracks:")[2].partition(";")[0]
+    assert set(re.findall(r"`(\w+)`", page)) == MYSQL_TRACKED
 
 
 # --- Markdown

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lambda_dbconn import Settings
 from lambda_dbconn.drivers.driver import Failure, SessionState
-from lambda_dbconn.lease import RUN_AGAIN, Slot, discard_reason
+from lambda_dbconn.lease import RUN_AGAIN, Slot, discard_reason, pin_action
 from lambda_dbconn.liveness import Limits
+from tests.unit.conftest import INSTANCE, PROXY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,8 +51,31 @@ def slot(ends: tuple[socket.socket, socket.socket], clock: FakeClock) -> Slot[st
 def test_a_connection_comes_back_for_good_or_is_given_up_for_a_reason(
     state: SessionState, failure: Failure, reason: str | None
 ) -> None:
-    assert discard_reason(state, failure, was_cut=False) == reason
-    assert discard_reason(state, failure, was_cut=True) == "deadline"
+    assert discard_reason(state, failure, None) == reason
+    assert discard_reason(state, failure, "pinned") == (reason or "pinned")
+    assert discard_reason(state, failure, "closed") == "closed"
+    assert discard_reason(state, failure, "deadline") == "deadline"
+
+
+@pytest.mark.parametrize(
+    ("host", "signing_host", "said", "action"),
+    [
+        (PROXY, None, None, "warn"),
+        (PROXY, None, "ignore", "ignore"),
+        (PROXY, None, "raise", "raise"),
+        ("db.example.com", PROXY, None, "warn"),
+        (INSTANCE, None, None, "ignore"),
+        (INSTANCE, None, "warn", "warn"),
+        (INSTANCE, None, "raise", "raise"),
+    ],
+)
+def test_pins_are_looked_for_where_a_proxy_stands_or_where_it_is_asked_for(
+    host: str, signing_host: str | None, said: str | None, action: str
+) -> None:
+    settings = Settings(
+        engine="mysql", host=host, port=3306, user="app", auth="iam", signing_host=signing_host, on_pin=said
+    )
+    assert pin_action(settings) == action
 
 
 def test_a_transaction_is_run_again_after_what_it_cannot_have_survived_only() -> None:
@@ -92,11 +117,11 @@ def test_uses_are_counted_for_the_connection_and_loans_for_the_slot(
 
 
 def test_an_emptied_slot_has_forgotten_its_connection_and_that_it_was_condemned(slot: Slot[str]) -> None:
-    slot.is_condemned = True
+    slot.doom = "closed"
     slot.returned(0, 0)
     slot.empty()
     assert slot.is_empty
-    assert not slot.is_condemned
+    assert slot.doom is None
     assert slot.poll(0) == []
     assert slot.trusted_wall == float("-inf")
 

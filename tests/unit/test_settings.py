@@ -46,6 +46,7 @@ def test_every_variable_is_read_into_its_field() -> None:
         DB_MAX_LIFETIME_S="3600",
         DB_RESERVE_S="1",
         DB_MAX_CONNECTIONS="4",
+        DB_ON_PIN="Raise",
     )
     assert settings == Settings(
         engine="mysql",
@@ -66,6 +67,7 @@ def test_every_variable_is_read_into_its_field() -> None:
         max_lifetime_s=3600,
         reserve_s=1,
         max_connections=4,
+        on_pin="raise",
         prefix="DB_",
     )
 
@@ -76,6 +78,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert settings.auth == "iam"
     assert settings.port == 5432
     assert settings.reader_host is None
+    assert settings.on_pin is None
     assert (settings.connect_timeout_s, settings.ping_idle_s, settings.max_idle_s) == (5, 30, 1500)
     assert (settings.max_lifetime_s, settings.reserve_s, settings.max_connections) == (82800, 0.5, 1)
 

@@ -19,10 +19,5 @@ def test_a_variable_that_is_probably_meant_to_be_another_is_named(suffix: str, f
         assert misspelt([suffix], "DB_", FIELDS) == {field: f"DB_{suffix}"}
 
 
-def test_a_setting_of_the_design_that_does_nothing_yet_is_named_as_such() -> None:
-    with pytest.warns(LambdaDbConnWarning, match="DB_ON_PIN has no effect"):
-        assert misspelt(["ON_PIN"], "DB_", FIELDS) == {}
-
-
 def test_a_variable_that_resembles_nothing_is_left_alone() -> None:
     assert misspelt(["MIGRATIONS"], "DB_", FIELDS) == {}

@@ -1,0 +1,175 @@
+"""PyMySQL's connection, all of whose waits can be given one common end, and whose statements can be watched.
+
+A socket's own time limit begins anew with every call, so a server that trickles would hold the caller for ever. Here a
+socket that is limited is of a class that knows when all must be over; without a limit it is a plain one, and costs
+nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import time
+
+import pymysql
+
+from lambda_dbconn._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from lambda_dbconn.deadline import Cutoff
+
+    _Base = pymysql.Connection[Any]
+else:
+    _Base = pymysql.Connection
+
+_BIT_S = 0.01
+
+
+class Socket(socket.socket):
+    """A socket without a limit."""
+
+
+class _Limited:
+    """Stands before a socket's own class: each call waits for no longer than is left until `ends_at`."""
+
+    __slots__ = ()
+    ends_at: float  # of the monotonic clock
+
+    def recv_into(self, *arguments: Any) -> int:
+        """Receive."""
+        self._limit_call()
+        return super().recv_into(*arguments)  # type: ignore[misc, no-any-return]
+
+    def send(self, *arguments: Any) -> int:
+        """Send what is taken at once; TLS sends record by record through here."""
+        self._limit_call()
+        return super().send(*arguments)  # type: ignore[misc, no-any-return]
+
+    def sendall(self, *arguments: Any) -> None:
+        """Send all."""
+        self._limit_call()
+        super().sendall(*arguments)  # type: ignore[misc]
+
+    def _limit_call(self: Any) -> None:
+        """Set the socket's own time limit, which is a system call, if it is too short, or too long by a bit."""
+        left_s = self.ends_at - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        limit_s = self.gettimeout()
+        if limit_s is None or not left_s <= limit_s <= left_s + _BIT_S:
+            self.settimeout(left_s)
+
+
+class _LimitedSocket(_Limited, Socket):
+    """A plain socket with a limit."""
+
+
+class _LimitedTlsSocket(_Limited, ssl.SSLSocket):
+    """A TLS socket with a limit."""
+
+
+_LIMITED: dict[type[socket.socket], type[socket.socket]] = {Socket: _LimitedSocket, ssl.SSLSocket: _LimitedTlsSocket}
+_UNLIMITED = {limited: plain for plain, limited in _LIMITED.items()}
+
+
+def limit(sock: socket.socket, ends_at: float | None) -> None:
+    """Let every call on the socket end then, by the monotonic clock; None lifts the limit."""
+    kind = type(sock)
+    if ends_at is not None:
+        sock.__class__ = _LIMITED.get(kind, kind)
+        sock.ends_at = ends_at  # type: ignore[attr-defined] # it is one of these now
+    elif kind in _UNLIMITED:
+        sock.__class__ = _UNLIMITED[kind]
+        sock.settimeout(None)
+
+
+class TlsContext(ssl.SSLContext):
+    """Hands a plain socket's limit on to the TLS socket that takes its place; the handshake is limited, too."""
+
+    def wrap_socket(self, sock: socket.socket, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+        """Begin TLS."""
+        wrapped = super().wrap_socket(sock, *arguments, **options)
+        if isinstance(sock, _LimitedSocket):
+            limit(wrapped, sock.ends_at)
+        return wrapped
+
+
+class Connection(_Base):
+    """PyMySQL's connection, as this library needs it.
+
+    Attributes:
+        address: The IP address that it is connected to.
+        cutoff: When the invocation's time is over, while it is lent with a limit.
+        isolation: The session's own level, while another one is set.
+        longest_batch_bytes: Of one of `executemany`'s statements; None for PyMySQL's own limit.
+    """
+
+    _sock: socket.socket | None
+    _result: Any
+    server_thread_id: tuple[int]
+    server_status: int
+
+    address: str
+    cutoff: Cutoff | None = None
+    isolation: str | None = None
+    longest_batch_bytes: int | None = None
+
+    def cursor(self, cursor: Any = None) -> Any:
+        """Make a cursor of any class, whose `executemany` keeps to `longest_batch_bytes` a statement."""
+        made = super().cursor(cursor)
+        if self.longest_batch_bytes is not None:
+            made.max_stmt_length = min(made.max_stmt_length, self.longest_batch_bytes)
+        return made
+
+    @property
+    def number(self) -> int:
+        """The server's number for the session, as its greeting said."""
+        return self.server_thread_id[0]
+
+    @property
+    def has_unread_rows(self) -> bool:
+        """Whether a streamed result was left unread: PyMySQL 1.2.4 says so nowhere in public."""
+        return self._result is not None and bool(self._result.unbuffered_active)
+
+    def forget_rows(self) -> None:
+        """Let nobody go on reading a streamed result, neither its cursor nor its destructor."""
+        if self._result is not None:
+            self._result.unbuffered_active = False
+
+    def limit(self, ends_at: float | None) -> None:
+        """Let all that waits from now on end then, by the monotonic clock; None lifts the limit."""
+        if self._sock is not None:
+            limit(self._sock, ends_at)
+
+    def fileno(self) -> int:
+        """Return the socket's file descriptor, -1 when it is closed."""
+        return self._sock.fileno() if self._sock is not None else -1
+
+    def _force_close(self) -> None:
+        """Close at once. PyMySQL calls this when a call on the socket has failed, and then raises an error of its own.
+
+        If the call was cut short because the invocation's time is over, that is said instead.
+        """
+        sock = self._sock
+        super()._force_close()  # type: ignore[misc] # PyMySQL's stubs know public names only
+        cutoff = self.cutoff
+        if cutoff is not None and isinstance(sys.exception(), TimeoutError) and sock is not None:
+            ends_at: float = getattr(sock, "ends_at", float("inf"))
+            if time.monotonic() >= ends_at:  # and not the kernel's time-out of a dead path
+                self.forget_rows()
+                raise cutoff.cut(self)
+
+
+class WatchedConnection(Connection):
+    """A connection that shows each text to `see` before it is sent, by whichever cursor."""
+
+    see: Callable[[str | bytes], None]
+
+    def query(self, sql: Any, unbuffered: bool = False) -> int:  # noqa: FBT001, FBT002 - PyMySQL's signature
+        """Send a query, unless `see` raises."""
+        self.see(bytes(sql) if isinstance(sql, bytearray) else sql)
+        return super().query(sql, unbuffered)
