@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING, Protocol
 from lambda_dbconn.errors import ConfigurationError, DeadlineExceededError
+from lambda_dbconn.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,19 +34,18 @@ class Deadline:
         ConfigurationError: `context` is none of these.
     """
 
-    __slots__ = ("_clock", "_context", "_ends_at", "_reserve_s")
+    __slots__ = ("_clock", "_ends_at", "_remaining_ms", "_reserve_s")
 
     def __init__(self, context: InvocationContext | float | None, *, reserve_s: float, clock: Clock) -> None:
         self._clock = clock
         self._reserve_s = reserve_s
-        self._context: InvocationContext | None = None
         self._ends_at: float | None = None
-        if context is None:
+        # A tenth of a microsecond in each invocation: what a handler passes is looked for first.
+        self._remaining_ms: Callable[[], int] | None = getattr(context, "get_remaining_time_in_millis", None)
+        if self._remaining_ms is not None or context is None:
             return
         if isinstance(context, (int, float)) and not isinstance(context, bool):
             self._ends_at = clock.monotonic() + context
-        elif hasattr(context, "get_remaining_time_in_millis"):
-            self._context = context
         else:
             raise ConfigurationError(
                 f"the argument context is {type(context).__name__!r}; accepted are the Lambda context, "
@@ -54,8 +54,8 @@ class Deadline:
 
     def remaining_s(self) -> float:
         """Return the seconds left, less the reserve; negative when over, infinite without a limit."""
-        if self._context is not None:
-            return self._context.get_remaining_time_in_millis() / 1000 - self._reserve_s
+        if self._remaining_ms is not None:
+            return self._remaining_ms() / 1000 - self._reserve_s
         if self._ends_at is not None:
             return self._ends_at - self._clock.monotonic() - self._reserve_s
         return _UNLIMITED_S
@@ -75,33 +75,41 @@ class Deadline:
         return min(limit_s, remaining_s)
 
 
+class Course(Value):
+    """What all cutoffs of an endpoint have in common.
+
+    Attributes:
+        where: The endpoint, for the error.
+        monotonic: The clock.
+        interrupt: Called with a connection, to ask the server to stop; never raises.
+    """
+
+    where: str
+    monotonic: Callable[[], float]
+    interrupt: Callable[[Any], None]
+
+
 class Cutoff:
     """When a lent connection's waits must end, and what is done about one that would not.
 
     Args:
-        ends_at: By the monotonic clock.
-        monotonic: That clock.
-        where: The endpoint, for the error.
-        interrupt: Called with the connection, to ask the server to stop; never raises.
+        left_s: From now on.
+        course: The endpoint's.
     """
 
-    __slots__ = ("_interrupt", "_monotonic", "_where", "ends_at", "has_cut")
+    __slots__ = ("_course", "ends_at", "has_cut")
 
-    def __init__(
-        self, ends_at: float, *, monotonic: Callable[[], float], where: str, interrupt: Callable[[Any], None]
-    ) -> None:
-        self.ends_at = ends_at
+    def __init__(self, left_s: float, course: Course) -> None:
+        self._course = course
+        self.ends_at = course.monotonic() + left_s
         self.has_cut = False
-        self._monotonic = monotonic
-        self._where = where
-        self._interrupt = interrupt
 
     def left_s(self) -> float:
         """Return the seconds left, negative when over."""
-        return self.ends_at - self._monotonic()
+        return self.ends_at - self._course.monotonic()
 
     def cut(self, connection: object) -> DeadlineExceededError:
         """Ask the server to stop, and return the error to raise; the connection must not be used any more."""
         self.has_cut = True
-        self._interrupt(connection)
-        return DeadlineExceededError(f"the invocation's time is over, and {self._where} has not answered")
+        self._course.interrupt(connection)
+        return DeadlineExceededError(f"the invocation's time is over, and {self._course.where} has not answered")

@@ -10,7 +10,7 @@ from _thread import get_ident
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.clock import jitter
-from lambda_dbconn.deadline import Cutoff, Deadline
+from lambda_dbconn.deadline import Course, Cutoff, Deadline
 from lambda_dbconn.drivers.driver import Failure, SessionState
 from lambda_dbconn.errors import CommitUnknownError, ConnectError, ConnectionInUseError, TransactionLeftOpenError
 from lambda_dbconn.events import (
@@ -87,6 +87,7 @@ class Lender(Generic[C]):
         self._monotonic = clock.monotonic
         self._wall = clock.wall
         self._guard = guard
+        self._course = Course(where=settings.address, monotonic=clock.monotonic, interrupt=connector.interrupt)
         self._make_slots()
         watch(self)
 
@@ -137,10 +138,7 @@ class Lender(Generic[C]):
     def _limit(self, slot: Slot[C], left_s: float) -> None:
         """Let what the caller does with the connection end when so much time has passed."""
         if left_s < _UNLIMITED_S:
-            monotonic = self._monotonic
-            slot.cutoff = Cutoff(
-                monotonic() + left_s, monotonic=monotonic, where=self._where, interrupt=self._connector.interrupt
-            )
+            slot.cutoff = Cutoff(left_s, self._course)
             self._driver.cut_off(slot.connection, slot.cutoff)
 
     def _is_good(self, slot: Slot[C], deadline: Deadline) -> bool:

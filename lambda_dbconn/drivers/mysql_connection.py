@@ -44,16 +44,6 @@ class _Limited:
         self._limit_call()
         return super().recv_into(*arguments)  # type: ignore[misc, no-any-return]
 
-    def send(self, *arguments: Any) -> int:
-        """Send what is taken at once; TLS sends record by record through here."""
-        self._limit_call()
-        return super().send(*arguments)  # type: ignore[misc, no-any-return]
-
-    def sendall(self, *arguments: Any) -> None:
-        """Send all."""
-        self._limit_call()
-        super().sendall(*arguments)  # type: ignore[misc]
-
     def _limit_call(self: Any) -> None:
         """Set the socket's own time limit, which is a system call, if it is too short, or too long by a bit."""
         left_s = self.ends_at - time.monotonic()
@@ -67,9 +57,19 @@ class _Limited:
 class _LimitedSocket(_Limited, Socket):
     """A plain socket with a limit."""
 
+    def sendall(self, *arguments: Any) -> None:
+        """Send all; a plain socket's time limit is for the whole of it."""
+        self._limit_call()
+        super().sendall(*arguments)
+
 
 class _LimitedTlsSocket(_Limited, ssl.SSLSocket):
     """A TLS socket with a limit."""
+
+    def send(self, *arguments: Any) -> int:
+        """Send one record; `sendall` sends them one by one."""
+        self._limit_call()
+        return super().send(*arguments)
 
 
 _LIMITED: dict[type[socket.socket], type[socket.socket]] = {Socket: _LimitedSocket, ssl.SSLSocket: _LimitedTlsSocket}
