@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn.clock import jitter
+from lambda_dbconn.credentials import let_forget
 from lambda_dbconn.errors import AuthenticationError, ConnectError, CredentialsError, LambdaDbConnError
 from lambda_dbconn.events import ConnectFailed
 from lambda_dbconn.tls import trust_for
@@ -72,6 +74,10 @@ class Connector(Generic[C]):
                 raise
             return self._try_again(deadline, limit, error)
 
+    def forget(self) -> None:
+        """Let the provider forget what it keeps, if it can."""
+        let_forget(self._credentials)
+
     def _try(self, deadline: Deadline, limit: _Limit, *, attempt: int) -> C:
         """Open once, and tell when that fails."""
         try:
@@ -122,7 +128,7 @@ class Connector(Generic[C]):
         retrying = tenacity.Retrying(
             sleep=self._clock.sleep,
             stop=lambda state: state.upcoming_sleep + _SHORTEST_TRY_S > min(limit.left_s(), deadline.remaining_s()),
-            wait=tenacity.wait_random_exponential(multiplier=_FIRST_BACKOFF_S, max=_LONGEST_BACKOFF_S),
+            wait=lambda state: _pause_s(state.attempt_number),
             retry=tenacity.retry_if_exception(
                 lambda error: isinstance(error, (ConnectError, CredentialsError)) and error.retryable
             ),
@@ -134,6 +140,12 @@ class Connector(Generic[C]):
             if attempt > 1:
                 error.message += f" ({attempt} tries)"
             raise
+
+
+def _pause_s(attempt: int) -> float:
+    """Draw the pause after a try. Not tenacity's way: from `random`, all clones of a snapshot would draw the same."""
+    most_doublings = 10  # more than it takes to the longest, and no overflow
+    return jitter(min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(attempt - 1, most_doublings)), share=1.0)
 
 
 class _Limit:

@@ -19,6 +19,7 @@ from lambda_dbconn.events import (
     ConnectionReused,
     PingFailed,
     TransactionRolledBack,
+    WarmUpFailed,
 )
 from lambda_dbconn.lease import Slot, discard_reason
 from lambda_dbconn.lifecycle import watch
@@ -69,6 +70,7 @@ class Lender(Generic[C]):
         self._clock = clock
         self._monotonic = clock.monotonic
         self._wall = clock.wall
+        self._warm_up_failure: str | None = None
         self._make_slots()
         watch(self)
 
@@ -108,8 +110,11 @@ class Lender(Generic[C]):
             deadline = self.deadline(context)
             if not self._is_good(slot, deadline):
                 self.fill(slot, deadline)
-        except BaseException:
+        except BaseException as error:
             self._take_back(slot)
+            if self._warm_up_failure is not None:
+                error.add_note(f"warm_up() had failed before: {self._warm_up_failure}")
+                self._warm_up_failure = None
             raise
         slot.loans += 1
         return slot
@@ -160,6 +165,7 @@ class Lender(Generic[C]):
         """
         started = self._monotonic()
         connection, attempts = self._connector.open(deadline)
+        self._warm_up_failure = None
         slot.fill(connection, self._driver.fileno(connection), Limits.of(self._settings), self._clock)
         reason = "first"
         if slot.vacated is not None:
@@ -304,6 +310,29 @@ class Lender(Generic[C]):
             idle.append(slot)
         self._idle.extend(idle)
 
+    def part(self) -> bool:
+        """Close one idle connection and say whether there was one: in a signal handler, so with no lock and no event.
+
+        Whatever the main thread has just popped is its own, so only what is idle can be met here.
+        """
+        try:
+            slot = self._idle.pop()
+        except IndexError:
+            return False
+        connection, was_empty = slot.connection, slot.is_empty
+        slot.empty()
+        self._idle.insert(0, slot)
+        if not was_empty:
+            self._driver.close(connection)
+        return not was_empty
+
+    def forget(self) -> None:
+        """Give up what a restored snapshot has kept: connections, which are dead, and what the provider knows."""
+        self.close()
+        for slot in self._slots:
+            slot.vacated = None
+        self._connector.forget()
+
     def abandon(self) -> list[C]:
         """Forget all connections without a word to their servers, and return them: in a child, after a fork."""
         connections = [slot.connection for slot in self._slots if not slot.is_empty]
@@ -318,6 +347,11 @@ class Lender(Generic[C]):
             open_now=sum(not slot.is_empty for slot in self._slots),
             lent_now=len(self._lent),
         )
+
+    def tell_warm_up_failed(self, error: Exception) -> None:
+        """Tell at once that connecting ahead has failed, and once more with the error of the next loan that fails."""
+        self._warm_up_failure = f"{type(error).__name__}: {error}"
+        self._tell(WarmUpFailed(endpoint=self._where, error=self._warm_up_failure))
 
     def _reused(self, slot: Slot[C]) -> None:
         self._tell(ConnectionReused(endpoint=self._where, idle_s=slot.idle_s(self._clock)))

@@ -31,6 +31,15 @@ _REGION = "us-east-1"
 # What a Python process may need to start here. Nothing else: what happens to be set in a developer's shell
 # (AWS_PROFILE, DATABASE_URL) is not set on Lambda.
 _INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR")
+_SNAP_START = "snap-start"
+# There the keys come from a container credentials endpoint, and the log has a name for each clone.
+_NOT_UNDER_SNAP_START = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+}
 _NO_CLIENT = "No module named awslambdaric"
 
 
@@ -93,7 +102,8 @@ class LocalRuntime:
         handler: ``module.function``.
         environment: variables of the function; they win over the ones that Lambda sets. Of this process's, it
             inherits a handful, and none that begins with ``AWS_``. With
-            ``AWS_LAMBDA_INITIALIZATION_TYPE=snap-start``, the environment waits for :meth:`restore`.
+            ``AWS_LAMBDA_INITIALIZATION_TYPE=snap-start``, the environment waits for :meth:`restore`, and there are
+            no AWS keys among its variables: as on Lambda they have to come from a container credentials endpoint.
         timeout_s: the function's timeout, in seconds.
         init_timeout_s: time for the init phase, and for a restore, in seconds.
         python: the interpreter that runs the function.
@@ -276,7 +286,7 @@ class LocalRuntime:
         environment = self._environment = ExecutionEnvironment(
             command=[self._python, "-m", "awslambdaric", self._handler],
             directory=self._directory,
-            variables={**self._reserved_variables(), **self._variables},
+            variables=self._variables_of_the_function(),
         )
         self._raise_for(environment, environment.wait_until_ready(self._init_timeout_s))
         return environment
@@ -320,6 +330,14 @@ class LocalRuntime:
             "LAMBDA_TASK_ROOT": str(self._directory),
             "TZ": ":UTC",
         }
+
+    def _variables_of_the_function(self) -> dict[str, str]:
+        """Return what Lambda sets, with what was given; a function from a snapshot has no keys and no log stream."""
+        variables = {**self._reserved_variables(), **self._variables}
+        if variables["AWS_LAMBDA_INITIALIZATION_TYPE"] == _SNAP_START:
+            for name in _NOT_UNDER_SNAP_START - self._variables.keys():
+                del variables[name]
+        return variables
 
 
 def _headers(request_id: str, timeout_s: float) -> dict[str, str]:

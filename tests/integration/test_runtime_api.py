@@ -323,6 +323,14 @@ def test_snap_start_waits_between_its_hooks_for_the_restore(function: Callable[.
         assert runtime.invoke({}).value == ["before", "after"]
 
 
+def test_snap_start_gives_a_function_no_keys_and_no_log_stream(function: Callable[..., LocalRuntime]) -> None:
+    variables = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start", "AWS_SESSION_TOKEN": "given"}
+    with function(handler="app.environ", environment=variables) as runtime:
+        seen = runtime.invoke({}).value
+    assert {name for name in seen if "KEY" in name or "LOG" in name} == set()
+    assert seen["AWS_SESSION_TOKEN"] == "given"
+
+
 def test_snap_start_tells_of_a_hook_that_fails_at_the_restore(function: Callable[..., LocalRuntime]) -> None:
     pytest.importorskip("snapshot_restore_py")
     code = SNAP_START + "\n    register_after_restore(lambda: 1 / 0)"
