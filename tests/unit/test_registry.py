@@ -137,7 +137,7 @@ def test_all_managers_warm_up_in_five_seconds_together(environ: pytest.MonkeyPat
     for name in ("one", "two", "three"):
         give(environ, name.upper() + "_", NAME=name, WARM_UP="init", CONNECT_TIMEOUT_S="60")
         from_env(name.upper() + "_")
-    assert limits_s == pytest.approx([5.0, 2.0])  # and nothing is left for the third
+    assert limits_s == pytest.approx([5.0, 2.0], abs=0.5)  # and nothing is left for the third
 
 
 def test_a_warm_up_that_is_no_time_to_connect_is_refused(environ: pytest.MonkeyPatch) -> None:
