@@ -153,6 +153,20 @@ def test_a_sigterm_handler_of_the_function_s_is_called_after_the_goodbye(own_ser
     assert lost_without_a_goodbye(own_server) == before
 
 
+@runs_handlers
+def test_a_server_that_does_not_answer_delays_no_shutdown(own_server: LocalServer) -> None:
+    with function(own_server, DB_MAX_CONNECTIONS="3") as runtime:
+        invoke(runtime, in_threads=3)
+        own_server.freeze()
+        try:
+            assert (
+                runtime.shutdown(grace_s=2.0) == -signal.SIGTERM
+            )  # and not SIGKILL, which comes after what Lambda grants
+        finally:
+            own_server.thaw()
+    wait_until(lambda: own_server.session_ids() == [])
+
+
 # --- processes
 
 

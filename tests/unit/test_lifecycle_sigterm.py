@@ -234,7 +234,7 @@ def test_only_the_main_thread_installs_it_and_a_failed_attempt_is_none() -> None
 
 def test_a_handler_that_is_not_python_s_is_left_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def function() -> object:
-        monkeypatch.setattr(signal, "getsignal", lambda _number: None)
+        monkeypatch.setattr("_signal.getsignal", lambda _number: None)
         return lifecycle.close_on_sigterm(), lifecycle._handlers_before
 
     assert in_process(function) == "(False, [])"

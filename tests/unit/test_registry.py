@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn import ConfigurationError, ConnectError, ConnectionManager, from_env, manager, registry
+from lambda_dbconn import ConfigurationError, ConnectError, ConnectionManager, from_env, lifecycle, manager, registry
 from lambda_dbconn.testing.fakes import FakeDriver, FakeServer
 
 if TYPE_CHECKING:
@@ -144,3 +144,30 @@ def test_a_warm_up_that_is_no_time_to_connect_is_refused(environ: pytest.MonkeyP
     environ.setenv("DB_WARM_UP", "always")
     with pytest.raises(ConfigurationError, match="DB_WARM_UP is 'always'; accepted: init"):
         from_env()
+
+
+# --- a secret that was read for the settings
+
+
+def test_a_secret_that_no_manager_has_is_forgotten_after_a_restore(environ: pytest.MonkeyPatch) -> None:
+    forgotten = []
+
+    class Provider:
+        """Stands for the provider of a secret that says nothing but who."""
+
+        def __init__(self, secret_id: str, *, region: str | None) -> None:
+            self.secret_id = secret_id
+
+        def settings(self, deadline: object) -> dict[str, object]:
+            return {}
+
+        def forget(self) -> None:
+            forgotten.append(self.secret_id)
+
+    environ.setattr("lambda_dbconn.credentials.secrets_manager.SecretsManagerProvider", Provider)
+    environ.setattr(registry, "_secrets", {})
+    give(environ, "SHOP_", SECRET_ID="shop", PASSWORD="", HOST="")
+    with pytest.raises(ConfigurationError, match="SHOP_HOST is not set"):
+        from_env("SHOP_")
+    lifecycle._after_restore()
+    assert forgotten == ["shop"]
