@@ -31,6 +31,7 @@ _REGION = "us-east-1"
 # What a Python process may need to start here. Nothing else: what happens to be set in a developer's shell
 # (AWS_PROFILE, DATABASE_URL) is not set on Lambda.
 _INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR")
+_CONCURRENCY = "AWS_LAMBDA_MAX_CONCURRENCY"
 _SNAP_START = "snap-start"
 # There the keys come from a container credentials endpoint, and the log has a name for each clone.
 _NOT_UNDER_SNAP_START = {
@@ -97,6 +98,10 @@ class LocalRuntime:
     Any thread may call any method; :meth:`invoke` waits while another thread invokes. Needs Linux and
     awslambdaric. An invocation costs less than a millisecond more than its handler.
 
+    With ``AWS_LAMBDA_MAX_CONCURRENCY`` it is a managed instance: the runtime client forks so many workers, which serve
+    as many invocations at once, are never frozen, and go on after a timeout. One that has died is not replaced, and
+    an invocation may be lost with it.
+
     Args:
         directory: the task root: current directory of the function, and first place for its imports.
         handler: ``module.function``.
@@ -130,7 +135,9 @@ class LocalRuntime:
         self._freeze_between_invocations = freeze_between_invocations
         self._environment: ExecutionEnvironment | None = None
         self._past_output = ""
-        self._invoking = threading.RLock()
+        self._is_managed_instance = _CONCURRENCY in self._variables
+        self._places = threading.BoundedSemaphore(int(self._variables.get(_CONCURRENCY, 1)))
+        self._beginning = threading.RLock()
         self._changing = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -168,7 +175,7 @@ class LocalRuntime:
             RuntimeUnavailableError: no Linux, or no awslambdaric.
             RuntimeError: there is an environment already.
         """
-        with self._invoking:
+        with self._beginning:
             if self._environment is not None:
                 raise RuntimeError("there is an execution environment already")
             self._begin()
@@ -180,7 +187,7 @@ class LocalRuntime:
             InitError: a hook failed, or took too long.
             RuntimeError: no snapshot waits to be restored.
         """
-        with self._invoking:
+        with self._beginning:
             environment = self._current()
             if not environment.is_restoring:
                 raise RuntimeError("no snapshot waits to be restored: is this snap-start, and restored already?")
@@ -202,10 +209,11 @@ class LocalRuntime:
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         payload = json.dumps(event).encode()
-        with self._invoking:
+        with self._places:
             request_id = str(uuid.uuid4())
             try:
-                environment = self._ready_environment()
+                with self._beginning:
+                    environment = self._ready_environment()
             except InitError as error:
                 return Invocation(request_id=request_id, duration_ms=0.0, error=error.fault)
             started_s = time.perf_counter()
@@ -214,9 +222,10 @@ class LocalRuntime:
             duration_ms = (time.perf_counter() - started_s) * 1000
             if outcome is None:
                 fault = _fault_without_answer(environment, request_id, timeout_s)
-                self._discard(environment)
+                if not self._is_managed_instance or environment.exit_reason() is not None:
+                    self._discard(environment)
                 return Invocation(request_id=request_id, duration_ms=duration_ms, error=fault)
-            if self._freeze_between_invocations:
+            if self._freeze_between_invocations and not self._is_managed_instance:
                 environment.wait_until_idle(max(0.0, timeout_s - duration_ms / 1000))
                 environment.freeze()
         return Invocation(request_id=request_id, duration_ms=duration_ms, value=outcome.value, error=outcome.fault)

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,7 +169,7 @@ def test_a_server_that_does_not_answer_delays_no_shutdown(own_server: LocalServe
 # --- processes
 
 
-def test_each_worker_of_a_managed_instance_has_a_connection_of_its_own(own_server: LocalServer) -> None:
+def test_each_worker_of_a_managed_instance_has_a_connection_of_its_own(own_server: LocalServer, tmp_path: Path) -> None:
     workers = 3
     variables = {
         "AWS_LAMBDA_INITIALIZATION_TYPE": "lambda-managed-instances",
@@ -177,18 +178,16 @@ def test_each_worker_of_a_managed_instance_has_a_connection_of_its_own(own_serve
     }
     with function(own_server, **variables) as runtime:
         wait_until(lambda: len(own_server.session_ids()) == workers, timeout_s=LIMIT_S)
-        sessions: dict[int, set[int]] = {}
-
-        def have_all_served() -> bool:
-            told = invoke(runtime)
-            assert told["opened"] == told["opened_at_init"] == 1
-            sessions.setdefault(told["pid"], set()).add(told["session"])
-            return len(sessions) == workers
-
-        wait_until(have_all_served, timeout_s=LIMIT_S)
-        assert runtime.pid not in sessions
-        assert all(len(each) == 1 for each in sessions.values())
-        assert set.union(*sessions.values()) == set(own_server.session_ids())
+        for number in range(2):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            with ThreadPoolExecutor(max_workers=workers) as invokers:  # at once: each waits for the others
+                events = [{"meet_in": str(folder), "count": workers}] * workers
+                answers = list(invokers.map(lambda event: invoke(runtime, **event), events))
+            assert len({told["pid"] for told in answers} - {runtime.pid}) == workers
+            assert {told["session"] for told in answers} == set(own_server.session_ids())
+            assert {(told["opened_at_init"], told["opened"]) for told in answers} == {(1, 1)}
+            assert len(own_server.session_ids()) == workers
 
 
 def test_a_handler_that_forks_keeps_its_connection_and_each_child_has_its_own(own_server: LocalServer) -> None:

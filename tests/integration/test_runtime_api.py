@@ -340,6 +340,20 @@ def test_snap_start_tells_of_a_hook_that_fails_at_the_restore(function: Callable
         runtime.restore()
 
 
+def test_a_managed_instance_serves_at_once_and_outlives_a_timeout(function: Callable[..., LocalRuntime]) -> None:
+    with function(environment={"AWS_LAMBDA_MAX_CONCURRENCY": "2"}, timeout_s=LIMIT_S) as runtime:
+        slow: list[Invocation] = []
+        thread = threading.Thread(target=lambda: slow.append(runtime.invoke({"sleep_s": 1.5}, timeout_s=0.3)))
+        thread.start()
+        wait_until(lambda: "asleep" in runtime.output())
+        other = runtime.invoke({}).value
+        thread.join()
+        assert slow[0].timed_out
+        assert other["count"] == 1
+        wait_until(lambda: runtime.invoke({}).value["pid"] != other["pid"])  # the late one has not been killed
+        assert runtime.pid != other["pid"]
+
+
 def test_an_environment_outlives_the_thread_that_began_it(function: Callable[..., LocalRuntime]) -> None:
     runtime = function()
     thread = threading.Thread(target=runtime.start)

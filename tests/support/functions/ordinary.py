@@ -10,7 +10,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 if os.environ.get("SIGTERM_HANDLER") == "mine":
 
@@ -30,11 +33,11 @@ opened_at_init = db.stats().opened
 print(f"imported by {os.getpid()}", flush=True)
 
 
-def session(context: Any = None, together: threading.Barrier | None = None) -> int:
-    """Borrow, together with other threads if there are any, and return which session this is."""
+def session(context: Any = None, meet: Callable[[], object] | None = None) -> int:
+    """Borrow, meet others that do, and return which session this is."""
     with db.connection(context) as connection, closing(connection.cursor()) as cursor:
-        if together is not None:
-            together.wait(10)  # each holds a connection now
+        if meet is not None:
+            meet()  # each holds a connection now
         cursor.execute(SESSION[db.settings.engine])
         return int(cursor.fetchone()[0])
 
@@ -50,11 +53,11 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         told["children"] = in_children(event["children"])
         told["session_after"] = session(context)
     if "in_threads" in event:
-        together = threading.Barrier(event["in_threads"])
+        meeting = threading.Barrier(event["in_threads"], timeout=10)
         with ThreadPoolExecutor(max_workers=event["in_threads"]) as pool:
-            told["in_threads"] = list(pool.map(lambda _: session(context, together), range(event["in_threads"])))
-    if "sleep_s" in event:
-        time.sleep(event["sleep_s"])
+            told["in_threads"] = list(pool.map(lambda _: session(context, meeting.wait), range(event["in_threads"])))
+    if "meet_in" in event:
+        told["session"] = session(context, lambda: meet_in(Path(event["meet_in"]), event["count"]))
     replaced = dict(db.stats().replaced)
     return told | {"opened": db.stats().opened, "replaced": replaced, "threads": threads(), "timers": timers()}
 
@@ -77,6 +80,13 @@ def in_children(count: int) -> list[list[int]]:
     for process in children:
         process.join()
     return answers
+
+
+def meet_in(folder: Path, count: int) -> None:
+    """Wait until so many processes are here."""
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < count:
+        time.sleep(0.01)
 
 
 def threads() -> list[str]:
