@@ -343,10 +343,11 @@ def test_snap_start_tells_of_a_hook_that_fails_at_the_restore(function: Callable
 def test_a_managed_instance_serves_at_once_and_outlives_a_timeout(function: Callable[..., LocalRuntime]) -> None:
     with function(environment={"AWS_LAMBDA_MAX_CONCURRENCY": "2"}, timeout_s=LIMIT_S) as runtime:
         slow: list[Invocation] = []
-        thread = threading.Thread(target=lambda: slow.append(runtime.invoke({"sleep_s": 1.5}, timeout_s=0.3)))
+        thread = threading.Thread(target=lambda: slow.append(runtime.invoke({"sleep_s": 4}, timeout_s=3)))
         thread.start()
         wait_until(lambda: "asleep" in runtime.output())
         other = runtime.invoke({}).value
+        assert slow == []
         thread.join()
         assert slow[0].timed_out
         assert other["count"] == 1
