@@ -144,7 +144,7 @@ def close_on_sigterm() -> bool:
     try:
         signal.signal(signal.SIGTERM, _on_sigterm)
     except ValueError:  # this is not the main thread
-        _handlers_before.clear()
+        _handlers_before.remove(before)
     return bool(_handlers_before)
 
 
