@@ -19,7 +19,6 @@ from lambda_dbconn.events import (
     ConnectionReused,
     PingFailed,
     TransactionRolledBack,
-    WarmUpFailed,
 )
 from lambda_dbconn.lease import Slot, discard_reason
 from lambda_dbconn.lifecycle import watch
@@ -70,7 +69,6 @@ class Lender(Generic[C]):
         self._clock = clock
         self._monotonic = clock.monotonic
         self._wall = clock.wall
-        self._warm_up_failure: str | None = None
         self._make_slots()
         watch(self)
 
@@ -110,11 +108,8 @@ class Lender(Generic[C]):
             deadline = self.deadline(context)
             if not self._is_good(slot, deadline):
                 self.fill(slot, deadline)
-        except BaseException as error:
+        except BaseException:
             self._take_back(slot)
-            if self._warm_up_failure is not None:
-                error.add_note(f"warm_up() had failed before: {self._warm_up_failure}")
-                self._warm_up_failure = None
             raise
         slot.loans += 1
         return slot
@@ -165,7 +160,6 @@ class Lender(Generic[C]):
         """
         started = self._monotonic()
         connection, attempts = self._connector.open(deadline)
-        self._warm_up_failure = None
         slot.fill(connection, self._driver.fileno(connection), Limits.of(self._settings), self._clock)
         reason = "first"
         if slot.vacated is not None:
@@ -347,11 +341,6 @@ class Lender(Generic[C]):
             open_now=sum(not slot.is_empty for slot in self._slots),
             lent_now=len(self._lent),
         )
-
-    def tell_warm_up_failed(self, error: Exception) -> None:
-        """Tell at once that connecting ahead has failed, and once more with the error of the next loan that fails."""
-        self._warm_up_failure = f"{type(error).__name__}: {error}"
-        self._tell(WarmUpFailed(endpoint=self._where, error=self._warm_up_failure))
 
     def _reused(self, slot: Slot[C]) -> None:
         self._tell(ConnectionReused(endpoint=self._where, idle_s=slot.idle_s(self._clock)))

@@ -76,10 +76,12 @@ class ConnectionManager(Generic[C]):
         listen = getattr(self._credentials, "listen", None)
         if listen is not None:
             listen(recorder.tell)
-        connector = Connector(
+        self._connector = Connector(
             settings, driver=self._driver, credentials=self._credentials, clock=self._clock, tell=recorder.tell
         )
-        self._lender = Lender(settings, driver=self._driver, connector=connector, recorder=recorder, clock=self._clock)
+        self._lender = Lender(
+            settings, driver=self._driver, connector=self._connector, recorder=recorder, clock=self._clock
+        )
         self._readers: dict[str, ConnectionManager[C]] = {}  # one at most
 
     def connection(self, context: InvocationContext | float | Deadline | None = None) -> Loan[C]:
@@ -218,7 +220,7 @@ class ConnectionManager(Generic[C]):
             with self.connection(context):
                 return True
         except Exception as error:  # noqa: BLE001 - a user's provider may raise anything, and init must not fail
-            self._lender.tell_warm_up_failed(error)
+            self._connector.tell_failed_ahead(error)
             return False
 
     def close(self) -> None:
