@@ -49,6 +49,7 @@ _FIELDS: dict[str, Accepts] = {
     "max_lifetime_s": seconds(1, 86400),
     "reserve_s": seconds(0, 60),
     "max_connections": whole(1, 100),
+    "warm_up": one_of("init"),
 }
 _REQUIRED = ("engine", "host", "port", "auth", "sslmode")
 
@@ -78,6 +79,7 @@ class Settings(Value):
         max_lifetime_s: A connection open for longer is replaced.
         reserve_s: Seconds of the invocation that are left to the handler for its answer.
         max_connections: How many threads of one invocation may hold a connection at once.
+        warm_up: `init`: `lambda_dbconn.from_env()` connects at once; None for the first loan.
         prefix: Of the variables that these settings came from, for messages; None when built by hand.
     """
 
@@ -101,6 +103,7 @@ class Settings(Value):
     max_lifetime_s: float = 82800.0
     reserve_s: float = 0.5
     max_connections: int = 1
+    warm_up: str | None = None
     prefix: str | None = None
 
     @classmethod
@@ -151,8 +154,8 @@ class Settings(Value):
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What makes two settings lead to the same connection: everything but the variables' prefix."""
-        return tuple(value for field, value in self.__dict__.items() if field != "prefix")
+        """What makes two settings lead to the same connection: all but the variables' prefix, and when to connect."""
+        return tuple(value for field, value in self.__dict__.items() if field not in ("prefix", "warm_up"))
 
     @property
     def is_read_only(self) -> bool:

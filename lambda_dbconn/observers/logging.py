@@ -13,6 +13,7 @@ from lambda_dbconn.events import (
     Event,
     PingFailed,
     TransactionRolledBack,
+    WarmUpFailed,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _LEVELS: dict[type[Event], int] = {
     PingFailed: _INFO,
     ConnectFailed: _WARNING,
     CredentialsFailed: _WARNING,
+    WarmUpFailed: _WARNING,
 }
 
 
