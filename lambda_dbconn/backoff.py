@@ -36,8 +36,12 @@ class Budget:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew: after a SnapStart restore an earlier reading of the clock means nothing."""
         self._credit = float(CREDIT)
-        self._earned_at = clock.monotonic()
+        self._earned_at = self._clock.monotonic()
 
     def wait_s(self) -> float:
         """Return the seconds until there is credit for one repeat; 0 if there is."""

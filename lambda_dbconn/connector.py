@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.backoff import Backoff
+from lambda_dbconn.credentials import let_forget
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.errors import AuthenticationError, ConnectError, CredentialsError, LambdaDbConnError
-from lambda_dbconn.events import ConnectFailed
+from lambda_dbconn.events import ConnectFailed, WarmUpFailed
 from lambda_dbconn.tls import trust_for
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Connector(Generic[C]):
         self._tell = tell
         self._trust = trust_for(settings)
         self.address = settings.address
+        self._failed_ahead: str | None = None
 
     def open(self, deadline: Deadline) -> tuple[C, int]:
         """Return a new connection and how many tries it took.
@@ -70,6 +72,20 @@ class Connector(Generic[C]):
         """
         limit_s = deadline.cap_s(self._settings.connect_timeout_s, doing=f"connecting to {self._settings.address}")
         limit = _Limit(self._clock, limit_s)
+        failed_ahead, self._failed_ahead = self._failed_ahead, None
+        try:
+            return self._open(deadline, limit)
+        except Exception as error:
+            if failed_ahead is not None:
+                error.add_note(f"warm_up() had failed before: {failed_ahead}")
+            raise
+
+    def tell_failed_ahead(self, error: Exception) -> None:
+        """Tell at once that connecting ahead has failed, and once more with the next failure if that follows."""
+        self._failed_ahead = f"{type(error).__name__}: {error}"
+        self._tell(WarmUpFailed(endpoint=self._settings.address, error=self._failed_ahead))
+
+    def _open(self, deadline: Deadline, limit: _Limit) -> tuple[C, int]:
         try:
             return self._try(deadline, limit, attempt=1), 1
         except (ConnectError, CredentialsError) as error:
@@ -95,6 +111,11 @@ class Connector(Generic[C]):
                 self._trust,
                 timeout_s=_INTERRUPT_LIMIT_S,
             )
+
+    def forget(self) -> None:
+        """Begin a new budget of repeats, and let the provider forget what it keeps, if it can."""
+        self._budget.renew()
+        let_forget(self._credentials)
 
     def _try(self, deadline: Deadline, limit: _Limit, *, attempt: int) -> C:
         """Open once, and tell when that fails."""

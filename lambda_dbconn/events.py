@@ -65,6 +65,16 @@ class ConnectFailed(Event):
     attempt: int
 
 
+class WarmUpFailed(Event):
+    """`warm_up()` could not connect; the next loan tries again.
+
+    Attributes:
+        error: The error's class and message.
+    """
+
+    error: str
+
+
 class CredentialsFetched(Event):
     """A secret was read; `endpoint` is empty when that was before the host was known.
 

@@ -369,6 +369,29 @@ class Lender(Generic[C]):
             idle.append(slot)
         self._idle.extend(idle)
 
+    def part(self) -> bool:
+        """Close one idle connection and say whether there was one: in a signal handler, so with no lock and no event.
+
+        Whatever the main thread has just popped is its own, so only what is idle can be met here.
+        """
+        try:
+            slot = self._idle.pop()
+        except IndexError:
+            return False
+        connection, was_empty = slot.connection, slot.is_empty
+        slot.empty()
+        self._idle.insert(0, slot)
+        if not was_empty:
+            self._driver.close(connection)
+        return not was_empty
+
+    def forget(self) -> None:
+        """Give up what a restored snapshot has kept: connections, which are dead, and what the provider knows."""
+        self.close()
+        for slot in self._slots:
+            slot.vacated = None
+        self._connector.forget()
+
     def abandon(self) -> list[C]:
         """Forget all connections without a word to their servers, and return them: in a child, after a fork."""
         connections = [slot.connection for slot in self._slots if not slot.is_empty]

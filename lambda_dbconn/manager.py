@@ -7,9 +7,10 @@ from lambda_dbconn.backoff import Backoff, Budget
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.connector import Connector
 from lambda_dbconn.credentials.selection import provider_for
+from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.drivers import load_driver
 from lambda_dbconn.drivers.driver import Failure, checked_isolation
-from lambda_dbconn.errors import ConfigurationError, LambdaDbConnError
+from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.handler import lending
 from lambda_dbconn.lease import RUN_AGAIN, pin_action
 from lambda_dbconn.lender import Lender
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.clock import Clock
     from lambda_dbconn.credentials import CredentialProvider, Credentials
-    from lambda_dbconn.deadline import Deadline, InvocationContext
+    from lambda_dbconn.deadline import InvocationContext
     from lambda_dbconn.description import Description
     from lambda_dbconn.drivers.driver import Driver
     from lambda_dbconn.events import Observer
@@ -36,6 +37,8 @@ C = TypeVar("C")
 E = TypeVar("E")
 R = TypeVar("R")
 X = TypeVar("X")
+
+WARM_UP_LIMIT_S = 5.0
 
 
 class ConnectionManager(Generic[C]):
@@ -221,11 +224,22 @@ class ConnectionManager(Generic[C]):
         return self._readers.setdefault(host, manager)
 
     def warm_up(self, context: InvocationContext | float | Deadline | None = None) -> bool:
-        """Connect now, in the init phase; return whether it worked. Raises nothing: the first loan tells."""
+        """Connect now, in the init phase; return whether it worked.
+
+        Never fails the init: what went wrong is an event, `WarmUpFailed`, and a note on the error of the next loan if
+        that fails as well.
+
+        Args:
+            context: As in `connection`. By default 5 seconds for everything but name resolution, half of what Lambda
+                gives an init phase.
+        """
+        if context is None:
+            context = Deadline(WARM_UP_LIMIT_S, reserve_s=0.0, clock=self._clock)
         try:
             with self.connection(context):
                 return True
-        except LambdaDbConnError:
+        except Exception as error:  # noqa: BLE001 - a user's provider may raise anything, and init must not fail
+            self._connector.tell_failed_ahead(error)
             return False
 
     def close(self) -> None:

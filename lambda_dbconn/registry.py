@@ -5,7 +5,8 @@ from __future__ import annotations
 from lambda_dbconn._typing import TYPE_CHECKING, overload
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.deadline import Deadline
-from lambda_dbconn.manager import ConnectionManager
+from lambda_dbconn.lifecycle import watch_memory
+from lambda_dbconn.manager import WARM_UP_LIMIT_S, ConnectionManager
 from lambda_dbconn.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _managers: dict[tuple[object, ...], ConnectionManager[Any]] = {}
 _secrets: dict[tuple[str | None, str | None], SecretsManagerProvider] = {}  # those that were read for settings
+_warm_ups_took_s: list[float] = []  # they share the init phase
 
 
 @overload
@@ -38,7 +40,8 @@ def from_env(prefix: str = "DB_", *, engine: None = None) -> ConnectionManager[A
 def from_env(prefix: str = "DB_", *, engine: str | None = None) -> ConnectionManager[Any]:
     """Return this process's manager for the environment's settings: asked twice, the same one.
 
-    Reads and checks the settings and imports the driver; opens no connection. Call it outside the handler.
+    Reads and checks the settings and imports the driver. Opens no connection, unless `WARM_UP` says so. Call it
+    outside the handler.
 
     With `SECRET_ID`, what is not set of engine, host and name is taken from the secret: it is read once, here, and what
     was read serves the first login as well. The secret's host is the database's own, never a proxy's. Set all three,
@@ -59,7 +62,19 @@ def from_env(prefix: str = "DB_", *, engine: str | None = None) -> ConnectionMan
         return known
     # No lock: of two threads that get here at once both make a manager, and both return the first one's.
     provider = _secrets.get((settings.secret_id, settings.region)) if settings.auth == "secret" else None
-    return _managers.setdefault(settings.identity, ConnectionManager(settings, credentials=provider))
+    made: ConnectionManager[Any] = ConnectionManager(settings, credentials=provider)
+    manager = _managers.setdefault(settings.identity, made)
+    if manager is made and settings.warm_up == "init":
+        _warm_up(manager)
+    return manager
+
+
+def _warm_up(manager: ConnectionManager[Any]) -> None:
+    """Connect ahead, in what earlier ones have left of the time for that."""
+    clock = SystemClock()
+    began = clock.monotonic()
+    manager.warm_up(Deadline(WARM_UP_LIMIT_S - sum(_warm_ups_took_s), reserve_s=0.0, clock=clock))
+    _warm_ups_took_s.append(clock.monotonic() - began)
 
 
 def _read_secret(secret_id: str, region: str | None) -> Mapping[str, Any]:
@@ -67,4 +82,5 @@ def _read_secret(secret_id: str, region: str | None) -> Mapping[str, Any]:
     from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
 
     provider = _secrets.setdefault((secret_id, region), SecretsManagerProvider(secret_id, region=region))
+    watch_memory(provider)
     return provider.settings(Deadline(None, reserve_s=0.0, clock=SystemClock()))

@@ -50,6 +50,7 @@ _FIELDS: dict[str, Accepts] = {
     "reserve_s": seconds(0, 60),
     "max_connections": whole(1, 100),
     "on_pin": one_of("warn", "raise", "ignore"),
+    "warm_up": one_of("init"),
 }
 _REQUIRED = ("engine", "host", "port", "auth", "sslmode")
 
@@ -80,6 +81,7 @@ class Settings(Value):
         reserve_s: Seconds of the invocation that are left to the handler for its answer.
         max_connections: How many threads of one invocation may hold a connection at once.
         on_pin: `warn`, `raise` or `ignore`; None is `warn` on an RDS Proxy endpoint, else `ignore`.
+        warm_up: `init`: `lambda_dbconn.from_env()` connects at once; None for the first loan.
         prefix: Of the variables that these settings came from, for messages; None when built by hand.
     """
 
@@ -104,6 +106,7 @@ class Settings(Value):
     reserve_s: float = 0.5
     max_connections: int = 1
     on_pin: str | None = None
+    warm_up: str | None = None
     prefix: str | None = None
 
     @classmethod
@@ -154,8 +157,8 @@ class Settings(Value):
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What makes two settings lead to the same connection: everything but the variables' prefix."""
-        return tuple(value for field, value in self.__dict__.items() if field != "prefix")
+        """What makes two settings lead to the same connection: all but the variables' prefix, and when to connect."""
+        return tuple(value for field, value in self.__dict__.items() if field not in ("prefix", "warm_up"))
 
     @property
     def is_read_only(self) -> bool:

@@ -35,7 +35,8 @@ class CredentialProvider(Protocol):
     """Where credentials come from. Threads may call it; it may block, but not past the deadline.
 
     A provider that has something to say beside its errors has a method `listen(tell)`, too: a manager calls it once
-    with a callable that takes events.
+    with a callable that takes events. One that keeps something has a method `forget()`: it is called after a
+    SnapStart restore, when what was kept may be years old, and must not block.
     """
 
     def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:
@@ -49,4 +50,11 @@ class CredentialProvider(Protocol):
         """Be told that the server refused these; say whether another `fetch` may bring different ones. Never blocks."""
 
 
-__all__ = ["CredentialProvider", "Credentials", "Secret"]
+def let_forget(keeper: object) -> None:
+    """Call the method `forget` of a provider, or of what it gets its credentials from, if there is one."""
+    forget = getattr(keeper, "forget", None)
+    if forget is not None:
+        forget()
+
+
+__all__ = ["CredentialProvider", "Credentials", "Secret", "let_forget"]

@@ -65,6 +65,10 @@ class FunctionKeys:
                 return _keys(access_key, secret_key, environment("AWS_SESSION_TOKEN"))
         return self._through_botocore()
 
+    def forget(self) -> None:
+        """Forget what botocore has found."""
+        self._found = None
+
     def _through_botocore(self) -> AwsKeys:
         outer = sys.exception()
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING
-from lambda_dbconn.credentials import Credentials
+from lambda_dbconn.credentials import Credentials, let_forget
 from lambda_dbconn.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -39,3 +39,7 @@ class FunctionProvider:
     def refused(self, credentials: Credentials) -> bool:  # noqa: ARG002 - it is for the function to know
         """Say that there may be others."""
         return True
+
+    def forget(self) -> None:
+        """Let the function forget, if it can."""
+        let_forget(self._function)

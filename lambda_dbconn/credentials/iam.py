@@ -12,7 +12,7 @@ import time
 
 from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.clock import SystemClock
-from lambda_dbconn.credentials import Credentials
+from lambda_dbconn.credentials import Credentials, let_forget
 from lambda_dbconn.credentials.aws_keys import FunctionKeys
 from lambda_dbconn.credentials.sigv4 import sign_token
 from lambda_dbconn.endpoint import classify
@@ -83,6 +83,10 @@ class IamProvider:
     def refused(self, credentials: Credentials) -> bool:  # noqa: ARG002 - the next would be refused likewise
         """Say that a new token would fare no better: this one was new."""
         return False
+
+    def forget(self) -> None:
+        """Forget the AWS keys, where they are kept."""
+        let_forget(self._keys)
 
     def _signing_endpoint(self, settings: Settings) -> Endpoint:
         """Return the endpoint whose name the token is signed for: RDS accepts no alias there.

@@ -110,6 +110,10 @@ class ServiceSource:
             raise CredentialsError(f"the secret {secret_id!r} {BINARY}", remedy=STORE_TEXT)
         return text
 
+    def forget(self) -> None:
+        """Forget the clients, and with them the AWS keys that they sign with."""
+        self._clients = {}
+
     def _get(self, secret_id: str, stage: str, timeout_s: float) -> Secret | None:
         """Return the text; None when there is none, because it is binary."""
         with QuietWireLog():

@@ -9,6 +9,7 @@ import sys
 import time
 
 from lambda_dbconn._typing import TYPE_CHECKING, Protocol
+from lambda_dbconn.credentials import let_forget
 from lambda_dbconn.credentials.aws_keys import FunctionKeys
 from lambda_dbconn.credentials.sigv4 import quoted
 from lambda_dbconn.errors import CredentialsError, without_frames
@@ -32,6 +33,8 @@ _LONGEST_ANSWER_BYTES = 1_000_000  # a secret has 65,536 at most
 
 class SecretSource(Protocol):
     """Gives a secret's text. May block, for `timeout_s` at most; threads may call it.
+
+    One that keeps something has a method `forget()`, too, for what a SnapStart restore makes stale.
 
     Attributes:
         name: For events.
@@ -96,6 +99,10 @@ class ExtensionSource:
         if text is None:
             raise CredentialsError(f"the secret {secret_id!r} {BINARY}", remedy=STORE_TEXT)
         return text
+
+    def forget(self) -> None:
+        """Forget the AWS keys, where they are kept."""
+        let_forget(self._keys)
 
     def _ask(self, secret_id: str, stage: str, timeout_s: float) -> tuple[int, Secret | None]:
         """Return the HTTP status and the secret's text."""

@@ -11,7 +11,7 @@ from _thread import allocate_lock
 
 from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.clock import SystemClock
-from lambda_dbconn.credentials import Credentials
+from lambda_dbconn.credentials import Credentials, let_forget
 from lambda_dbconn.credentials.secret_content import read_content
 from lambda_dbconn.credentials.secret_service import ServiceSource
 from lambda_dbconn.credentials.secret_sources import CURRENT, PENDING, ExtensionSource
@@ -112,6 +112,13 @@ class SecretsManagerProvider:
             self._unread = list(_ROUND)
         self._refused = credentials
         return bool(self._unread)
+
+    def forget(self) -> None:
+        """Forget the secret, what was refused of it, and when it was read: the next `fetch` reads it."""
+        self._known = self._refused = self._round_began = None
+        self._unread = []
+        let_forget(self._nearest)
+        let_forget(self._service)
 
     def _interval_is_over(self) -> bool:
         if self._round_began is None:

@@ -14,6 +14,7 @@ from lambda_dbconn.events import (
     PingFailed,
     SessionPinned,
     TransactionRolledBack,
+    WarmUpFailed,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _LEVELS: dict[type[Event], int] = {
     PingFailed: _INFO,
     ConnectFailed: _WARNING,
     CredentialsFailed: _WARNING,
+    WarmUpFailed: _WARNING,
 }
 
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -75,17 +76,16 @@ class _Exchange:
     """What the API's threads and the invoker tell each other; touched only while holding ``changed``."""
 
     changed: threading.Condition = field(default_factory=threading.Condition)
-    request: Request | None = None
-    awaited_id: str | None = None
-    outcome: Outcome | None = None
+    requests: deque[Request] = field(default_factory=deque)
+    outcomes: dict[str, Outcome | None] = field(default_factory=dict)  # of the invocations under way
     init_fault: FunctionFault | None = None
-    is_polling: bool = False
+    polling_count: int = 0
     is_restoring: bool = False
     is_restored: bool = False
     is_over: bool = False
 
     def is_ready(self) -> bool:
-        return self.is_polling or self.is_restoring or self.init_fault is not None
+        return self.polling_count > 0 or self.is_restoring or self.init_fault is not None
 
 
 class ExecutionEnvironment:
@@ -184,14 +184,18 @@ class ExecutionEnvironment:
         """Hand over a request and wait; None: no answer within ``timeout_s``, or the process has ended."""
         exchange = self._exchange
         with exchange.changed:
-            exchange.request, exchange.awaited_id, exchange.outcome = request, request.request_id, None
+            exchange.requests.append(request)
+            exchange.outcomes[request.request_id] = None
             exchange.changed.notify_all()
-        self._wait_for(lambda: exchange.outcome is not None, timeout_s)
-        return exchange.outcome
+        self._wait_for(lambda: exchange.outcomes[request.request_id] is not None, timeout_s)
+        with exchange.changed:
+            with contextlib.suppress(ValueError):
+                exchange.requests.remove(request)  # nobody took it in time
+            return exchange.outcomes.pop(request.request_id)
 
     def wait_until_idle(self, timeout_s: float) -> None:
         """Wait until the runtime asks for the next invocation, or has ended, or ``timeout_s`` have passed."""
-        self._wait_for(lambda: self._exchange.is_polling, timeout_s)
+        self._wait_for(lambda: self._exchange.polling_count > 0, timeout_s)
 
     def _wait_for(self, fact: Callable[[], bool], timeout_s: float) -> bool:
         give_up_s = time.monotonic() + timeout_s
@@ -299,10 +303,10 @@ class _ApiHandler(BaseHTTPRequestHandler):
         exchange = self.server.exchange
         with exchange.changed:
             match self.path.removeprefix(_API_PATH).split("/"):
-                case ["invocation", exchange.awaited_id, "response"]:
-                    exchange.outcome = Outcome(value=json.loads(body) if is_json else body)
-                case ["invocation", exchange.awaited_id, "error"]:
-                    exchange.outcome = Outcome(fault=FunctionFault.from_json(body))
+                case ["invocation", request_id, "response"] if request_id in exchange.outcomes:
+                    exchange.outcomes[request_id] = Outcome(value=json.loads(body) if is_json else body)
+                case ["invocation", request_id, "error"] if request_id in exchange.outcomes:
+                    exchange.outcomes[request_id] = Outcome(fault=FunctionFault.from_json(body))
                 case ["init" | "restore", "error"]:
                     exchange.init_fault = FunctionFault.from_json(body)
             exchange.changed.notify_all()
@@ -314,11 +318,11 @@ class _ApiHandler(BaseHTTPRequestHandler):
     def _next_invocation(self) -> None:
         exchange = self.server.exchange
         with exchange.changed:
-            exchange.is_polling = True
+            exchange.polling_count += 1
             exchange.changed.notify_all()
-            exchange.changed.wait_for(lambda: exchange.request is not None or exchange.is_over)
-            request, exchange.request = exchange.request, None
-            exchange.is_polling = False
+            exchange.changed.wait_for(lambda: exchange.requests or exchange.is_over)
+            request = exchange.requests.popleft() if exchange.requests else None
+            exchange.polling_count -= 1
         if request is None:
             self.close_connection = True
         else:

@@ -31,6 +31,16 @@ _REGION = "us-east-1"
 # What a Python process may need to start here. Nothing else: what happens to be set in a developer's shell
 # (AWS_PROFILE, DATABASE_URL) is not set on Lambda.
 _INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR")
+_CONCURRENCY = "AWS_LAMBDA_MAX_CONCURRENCY"
+_SNAP_START = "snap-start"
+# There the keys come from a container credentials endpoint, and the log has a name for each clone.
+_NOT_UNDER_SNAP_START = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+}
 _NO_CLIENT = "No module named awslambdaric"
 
 
@@ -88,12 +98,17 @@ class LocalRuntime:
     Any thread may call any method; :meth:`invoke` waits while another thread invokes. Needs Linux and
     awslambdaric. An invocation costs less than a millisecond more than its handler.
 
+    With ``AWS_LAMBDA_MAX_CONCURRENCY`` it is a managed instance: the runtime client forks so many workers, which serve
+    as many invocations at once, are never frozen, and go on after a timeout. One that has died is not replaced, and
+    an invocation may be lost with it.
+
     Args:
         directory: the task root: current directory of the function, and first place for its imports.
         handler: ``module.function``.
         environment: variables of the function; they win over the ones that Lambda sets. Of this process's, it
             inherits a handful, and none that begins with ``AWS_``. With
-            ``AWS_LAMBDA_INITIALIZATION_TYPE=snap-start``, the environment waits for :meth:`restore`.
+            ``AWS_LAMBDA_INITIALIZATION_TYPE=snap-start``, the environment waits for :meth:`restore`, and there are
+            no AWS keys among its variables: as on Lambda they have to come from a container credentials endpoint.
         timeout_s: the function's timeout, in seconds.
         init_timeout_s: time for the init phase, and for a restore, in seconds.
         python: the interpreter that runs the function.
@@ -120,7 +135,9 @@ class LocalRuntime:
         self._freeze_between_invocations = freeze_between_invocations
         self._environment: ExecutionEnvironment | None = None
         self._past_output = ""
-        self._invoking = threading.RLock()
+        self._is_managed_instance = _CONCURRENCY in self._variables
+        self._places = threading.BoundedSemaphore(int(self._variables.get(_CONCURRENCY, 1)))
+        self._beginning = threading.RLock()
         self._changing = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -158,7 +175,7 @@ class LocalRuntime:
             RuntimeUnavailableError: no Linux, or no awslambdaric.
             RuntimeError: there is an environment already.
         """
-        with self._invoking:
+        with self._beginning:
             if self._environment is not None:
                 raise RuntimeError("there is an execution environment already")
             self._begin()
@@ -170,7 +187,7 @@ class LocalRuntime:
             InitError: a hook failed, or took too long.
             RuntimeError: no snapshot waits to be restored.
         """
-        with self._invoking:
+        with self._beginning:
             environment = self._current()
             if not environment.is_restoring:
                 raise RuntimeError("no snapshot waits to be restored: is this snap-start, and restored already?")
@@ -192,10 +209,11 @@ class LocalRuntime:
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         payload = json.dumps(event).encode()
-        with self._invoking:
+        with self._places:
             request_id = str(uuid.uuid4())
             try:
-                environment = self._ready_environment()
+                with self._beginning:
+                    environment = self._ready_environment()
             except InitError as error:
                 return Invocation(request_id=request_id, duration_ms=0.0, error=error.fault)
             started_s = time.perf_counter()
@@ -204,9 +222,10 @@ class LocalRuntime:
             duration_ms = (time.perf_counter() - started_s) * 1000
             if outcome is None:
                 fault = _fault_without_answer(environment, request_id, timeout_s)
-                self._discard(environment)
+                if not self._is_managed_instance or environment.exit_reason() is not None:
+                    self._discard(environment)
                 return Invocation(request_id=request_id, duration_ms=duration_ms, error=fault)
-            if self._freeze_between_invocations:
+            if self._freeze_between_invocations and not self._is_managed_instance:
                 environment.wait_until_idle(max(0.0, timeout_s - duration_ms / 1000))
                 environment.freeze()
         return Invocation(request_id=request_id, duration_ms=duration_ms, value=outcome.value, error=outcome.fault)
@@ -276,7 +295,7 @@ class LocalRuntime:
         environment = self._environment = ExecutionEnvironment(
             command=[self._python, "-m", "awslambdaric", self._handler],
             directory=self._directory,
-            variables={**self._reserved_variables(), **self._variables},
+            variables=self._variables_of_the_function(),
         )
         self._raise_for(environment, environment.wait_until_ready(self._init_timeout_s))
         return environment
@@ -320,6 +339,14 @@ class LocalRuntime:
             "LAMBDA_TASK_ROOT": str(self._directory),
             "TZ": ":UTC",
         }
+
+    def _variables_of_the_function(self) -> dict[str, str]:
+        """Return what Lambda sets, with what was given; a function from a snapshot has no keys and no log stream."""
+        variables = {**self._reserved_variables(), **self._variables}
+        if variables["AWS_LAMBDA_INITIALIZATION_TYPE"] == _SNAP_START:
+            for name in _NOT_UNDER_SNAP_START - self._variables.keys():
+                del variables[name]
+        return variables
 
 
 def _headers(request_id: str, timeout_s: float) -> dict[str, str]:

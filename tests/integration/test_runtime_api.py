@@ -323,6 +323,14 @@ def test_snap_start_waits_between_its_hooks_for_the_restore(function: Callable[.
         assert runtime.invoke({}).value == ["before", "after"]
 
 
+def test_snap_start_gives_a_function_no_keys_and_no_log_stream(function: Callable[..., LocalRuntime]) -> None:
+    variables = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start", "AWS_SESSION_TOKEN": "given"}
+    with function(handler="app.environ", environment=variables) as runtime:
+        seen = runtime.invoke({}).value
+    assert {name for name in seen if "KEY" in name or "LOG" in name} == set()
+    assert seen["AWS_SESSION_TOKEN"] == "given"
+
+
 def test_snap_start_tells_of_a_hook_that_fails_at_the_restore(function: Callable[..., LocalRuntime]) -> None:
     pytest.importorskip("snapshot_restore_py")
     code = SNAP_START + "\n    register_after_restore(lambda: 1 / 0)"
@@ -330,6 +338,21 @@ def test_snap_start_tells_of_a_hook_that_fails_at_the_restore(function: Callable
     runtime.start()
     with pytest.raises(InitError, match="ZeroDivisionError"):
         runtime.restore()
+
+
+def test_a_managed_instance_serves_at_once_and_outlives_a_timeout(function: Callable[..., LocalRuntime]) -> None:
+    with function(environment={"AWS_LAMBDA_MAX_CONCURRENCY": "2"}, timeout_s=LIMIT_S) as runtime:
+        slow: list[Invocation] = []
+        thread = threading.Thread(target=lambda: slow.append(runtime.invoke({"sleep_s": 4}, timeout_s=3)))
+        thread.start()
+        wait_until(lambda: "asleep" in runtime.output())
+        other = runtime.invoke({}).value
+        assert slow == []
+        thread.join()
+        assert slow[0].timed_out
+        assert other["count"] == 1
+        wait_until(lambda: runtime.invoke({}).value["pid"] != other["pid"])  # the late one has not been killed
+        assert runtime.pid != other["pid"]
 
 
 def test_an_environment_outlives_the_thread_that_began_it(function: Callable[..., LocalRuntime]) -> None:

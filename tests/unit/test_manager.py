@@ -6,7 +6,7 @@ import pytest
 
 from lambda_dbconn import AuthenticationError, ConfigurationError, ConnectError, ConnectionManager, Secret, TlsError
 from lambda_dbconn.drivers.driver import Failure
-from lambda_dbconn.events import ConnectionOpened
+from lambda_dbconn.events import ConnectionOpened, WarmUpFailed
 from lambda_dbconn.observers.logging import LoggingObserver
 from lambda_dbconn.testing.fakes import FakeContext, FakeDriver, FakeError
 from tests.unit.conftest import CANARY, INSTANCE, local
@@ -104,6 +104,54 @@ def test_warm_up_keeps_to_the_time_it_is_given(db: Manager, server: FakeServer, 
     server.connect_takes_s = 60
     assert db.warm_up(FakeContext(clock, 2.0)) is False
     assert sum(server.time_limits_s) <= 1.51
+
+
+def test_warm_up_without_a_context_takes_five_seconds_at_most(make: MakeManager, server: FakeServer) -> None:
+    server.connect_takes_s = 60
+    assert make(connect_timeout_s=60, reserve_s=30).warm_up() is False
+    assert sum(server.time_limits_s) <= 5.01
+
+
+def test_a_warm_up_that_fails_is_told_at_once_and_by_the_first_loan_that_fails(
+    db: Manager, server: FakeServer, observer: RecordingObserver
+) -> None:
+    server.refuse(error=ConnectError("no such database"))
+    assert db.warm_up() is False
+    assert [event.error for event in observer.of(WarmUpFailed)] == [f"ConnectError: {ConnectError('no such database')}"]
+    server.refuses_with = TlsError("wrong name")
+    with pytest.raises(TlsError) as caught, db.connection():
+        pytest.fail("nothing was to be lent")
+    assert [note for note in caught.value.__notes__ if "no such database" in note] == caught.value.__notes__
+    server.refuses_with = TlsError("wrong name")  # another one: the same would still have the note
+    with pytest.raises(TlsError) as caught, db.connection():
+        pytest.fail("nothing was to be lent")
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_a_warm_up_that_failed_is_forgotten_when_the_fault_has_passed(db: Manager, server: FakeServer) -> None:
+    server.refuse(error=ConnectError("no such database"))
+    assert db.warm_up() is False
+    with db.connection() as conn:
+        conn.execute("select 1")
+    db.close()
+    server.refuses_with = TlsError("wrong name")
+    with pytest.raises(TlsError) as caught, db.connection():
+        pytest.fail("nothing was to be lent")
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_a_provider_that_raises_anything_fails_no_warm_up(
+    server: FakeServer, clock: FakeClock, observer: RecordingObserver
+) -> None:
+    def fail() -> Credentials:
+        raise LookupError("no vault")
+
+    db = ConnectionManager(local(), driver=FakeDriver(server), clock=clock, observer=observer, credentials=fail)
+    assert db.warm_up() is False
+    assert [event.error for event in observer.of(WarmUpFailed)] == ["LookupError: no vault"]
+    with pytest.raises(LookupError) as caught, db.connection():
+        pytest.fail("nothing was to be lent")
+    assert "no vault" in caught.value.__notes__[0]
 
 
 def test_a_warm_up_while_the_connection_is_lent_fails_and_harms_nothing(db: Manager) -> None:

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn import ConfigurationError, ConnectionManager, from_env, manager
-from lambda_dbconn.testing.fakes import FakeDriver
+from lambda_dbconn import ConfigurationError, ConnectError, ConnectionManager, from_env, lifecycle, manager, registry
+from lambda_dbconn.testing.fakes import FakeDriver, FakeServer
 
 if TYPE_CHECKING:
-    from lambda_dbconn.testing.fakes import FakeServer
+    from lambda_dbconn.testing.fakes import FakeConnection
 
 LOCAL = {"ENGINE": "postgresql", "HOST": "localhost", "USER": "app", "PASSWORD": "pw", "SSLMODE": "disable"}
 
@@ -17,6 +18,7 @@ LOCAL = {"ENGINE": "postgresql", "HOST": "localhost", "USER": "app", "PASSWORD":
 @pytest.fixture(autouse=True)
 def fake_driver(environ: pytest.MonkeyPatch, server: FakeServer) -> None:
     environ.setattr(manager, "load_driver", lambda engine: FakeDriver(server))
+    environ.setattr(registry, "_warm_ups_took_s", [])
     give(environ)
 
 
@@ -86,3 +88,86 @@ def test_two_modules_of_a_function_share_one_connection(server: FakeServer) -> N
         with from_env().connection() as conn:
             conn.execute("select 1")
     assert server.counts["open"] == 1
+
+
+# --- warm_up
+
+
+def test_nothing_is_connected_unless_it_is_asked_for(server: FakeServer) -> None:
+    from_env()
+    assert server.counts["open"] == 0
+
+
+def test_warm_up_in_the_environment_connects_once(environ: pytest.MonkeyPatch, server: FakeServer) -> None:
+    environ.setenv("DB_WARM_UP", "INIT")
+    db = from_env()
+    assert server.counts["open"] == 1
+    assert from_env() is db
+    with db.connection() as conn:
+        conn.execute("select 1")
+    assert server.counts["open"] == 1
+
+
+def test_when_to_connect_makes_no_second_manager(environ: pytest.MonkeyPatch, server: FakeServer) -> None:
+    give(environ, "SHOP_", WARM_UP="init")
+    assert from_env("SHOP_") is from_env()
+    assert server.counts["open"] == 1
+
+
+def test_a_warm_up_that_fails_fails_no_init(environ: pytest.MonkeyPatch, server: FakeServer) -> None:
+    environ.setenv("DB_WARM_UP", "init")
+    server.refuse(error=ConnectError("no such database"))
+    db = from_env()
+    with db.connection() as conn:
+        conn.execute("select 1")
+
+
+def test_all_managers_warm_up_in_five_seconds_together(environ: pytest.MonkeyPatch, server: FakeServer) -> None:
+    now = 100.0
+    environ.setattr(registry, "SystemClock", lambda: SimpleNamespace(monotonic=lambda: now))
+
+    def take(_server: FakeServer, _credentials: object, timeout_s: float) -> FakeConnection:
+        nonlocal now
+        limits_s.append(timeout_s)
+        now += 3.0
+        raise ConnectError("too late")
+
+    limits_s: list[float] = []
+    environ.setattr(FakeServer, "accept", take)
+    for name in ("one", "two", "three"):
+        give(environ, name.upper() + "_", NAME=name, WARM_UP="init", CONNECT_TIMEOUT_S="60")
+        from_env(name.upper() + "_")
+    assert limits_s == pytest.approx([5.0, 2.0], abs=0.5)  # and nothing is left for the third
+
+
+def test_a_warm_up_that_is_no_time_to_connect_is_refused(environ: pytest.MonkeyPatch) -> None:
+    environ.setenv("DB_WARM_UP", "always")
+    with pytest.raises(ConfigurationError, match="DB_WARM_UP is 'always'; accepted: init"):
+        from_env()
+
+
+# --- a secret that was read for the settings
+
+
+def test_a_secret_that_no_manager_has_is_forgotten_after_a_restore(environ: pytest.MonkeyPatch) -> None:
+    forgotten = []
+
+    class Provider:
+        """Stands for the provider of a secret that says nothing but who."""
+
+        def __init__(self, secret_id: str, *, region: str | None) -> None:
+            self.secret_id = secret_id
+
+        def settings(self, deadline: object) -> dict[str, object]:
+            return {}
+
+        def forget(self) -> None:
+            forgotten.append(self.secret_id)
+
+    environ.setattr("lambda_dbconn.credentials.secrets_manager.SecretsManagerProvider", Provider)
+    environ.setattr(registry, "_secrets", {})
+    give(environ, "SHOP_", SECRET_ID="shop", PASSWORD="", HOST="")
+    with pytest.raises(ConfigurationError, match="SHOP_HOST is not set"):
+        from_env("SHOP_")
+    lifecycle._after_restore()
+    assert forgotten == ["shop"]

@@ -56,6 +56,7 @@ def good_fields(draw: st.DrawFn) -> dict[str, Any]:
         "reserve_s": draw(st.floats(0, 60)),
         "max_connections": draw(st.integers(1, 100)),
         "on_pin": draw(st.sampled_from(["warn", "raise", "ignore"])),
+        "warm_up": "init",
     }
 
 
