@@ -57,6 +57,11 @@ class Deadline:
             return self._ends_at - self._clock.monotonic() - self._reserve_s
         return _UNLIMITED_S
 
+    @property
+    def aws_request_id(self) -> str:
+        """The invocation's, as the Lambda context has it; empty without one."""
+        return getattr(self._context, "aws_request_id", "")
+
     def cap_s(self, limit_s: float, *, doing: str) -> float:
         """Return the smaller of `limit_s` and what remains.
 

@@ -9,6 +9,7 @@ from lambda_dbconn.credentials.selection import provider_for
 from lambda_dbconn.drivers import load_driver
 from lambda_dbconn.drivers.driver import Failure, checked_isolation
 from lambda_dbconn.errors import ConfigurationError, LambdaDbConnError
+from lambda_dbconn.events import LoanEnded
 from lambda_dbconn.handler import lending
 from lambda_dbconn.lease import RUN_AGAIN
 from lambda_dbconn.lender import Lender
@@ -65,18 +66,21 @@ class ConnectionManager(Generic[C]):
         driver: Driver[C] | None = None,
     ) -> None:
         self.settings = settings
-        self._observer: Observer = observer if observer is not None else LoggingObserver()
+        self.observer: Observer = observer if observer is not None else LoggingObserver()
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._credentials = provider_for(settings, credentials, clock=self._clock)
         self._driver: Driver[C] = driver if driver is not None else load_driver(settings.engine)
-        recorder = Recorder(self._observer)
+        recorder = Recorder(self.observer)
         listen = getattr(self._credentials, "listen", None)
         if listen is not None:
             listen(recorder.tell)
         connector = Connector(
             settings, driver=self._driver, credentials=self._credentials, clock=self._clock, tell=recorder.tell
         )
-        self._lender = Lender(settings, driver=self._driver, connector=connector, recorder=recorder, clock=self._clock)
+        lender: type[Lender[C]] = Lender
+        if recorder.wants(LoanEnded):
+            from lambda_dbconn.timed_lender import TimedLender as lender  # noqa: N813 - takes its place
+        self._lender = lender(settings, driver=self._driver, connector=connector, recorder=recorder, clock=self._clock)
         self._readers: dict[str, ConnectionManager[C]] = {}  # one at most
 
     def connection(self, context: InvocationContext | float | Deadline | None = None) -> Loan[C]:
@@ -193,7 +197,7 @@ class ConnectionManager(Generic[C]):
         manager = ConnectionManager(
             self.settings.replace(host=host, signing_host=None),
             credentials=self._credentials,
-            observer=self._observer,
+            observer=self.observer,
             clock=self._clock,
             driver=self._driver,
         )

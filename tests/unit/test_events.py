@@ -34,6 +34,7 @@ def test_the_events_are_those_that_the_issue_promises() -> None:
         "PingFailed",
         "TransactionRolledBack",
         "ConnectionClosed",
+        "LoanEnded",
     }
 
 
