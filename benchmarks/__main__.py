@@ -1,14 +1,14 @@
-"""Run all benchmarks, or those named: `python -m benchmarks [warm] [cold] [credentials]`."""
+"""Run all benchmarks, or those named: `python -m benchmarks [warm] [observers] [cold] [credentials]`."""
 
 from __future__ import annotations
 
 import platform
 import sys
 
-from benchmarks import cold, credentials, warm
+from benchmarks import cold, credentials, observers, warm
 from benchmarks.subjects import SERVERS
 
-_BENCHMARKS = {"warm": warm, "cold": cold, "credentials": credentials}
+_BENCHMARKS = {"warm": warm, "observers": observers, "cold": cold, "credentials": credentials}
 
 
 def main(names: list[str]) -> int:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lambda_dbconn.events import Event
-    from lambda_dbconn.observers.measures import Measure
 
 _DEFAULT_NAMESPACE = "lambda_dbconn"
 _TRACE_ID = "_X_AMZN_TRACE_ID"  # the runtime client sets it anew for each invocation
@@ -88,36 +87,56 @@ class EmfObserver:
         self._counts: dict[str, float] = {}
         self._values: dict[str, tuple[str, list[float]]] = {}  # with their units
         self._endpoints: set[str] = set()
+        self._reuses: list[Event] = []  # mere reuses that are yet to be added: an append is all that they cost
         self._has_news = False
 
     def on_event(self, event: Event) -> None:
         """Add an event to the metrics; at the end of a loan, write the line that is due."""
         if os.getpid() != self._pid:  # a fork's child: these numbers, and maybe the lock, are its parent's
             self._begin_anew()
-        found = measures(event)
-        if not found:
-            return  # before the lock: `close()` may be called from a signal handler
-        line = None
+        is_reuse = type(event) is LoanEnded and event.outcome == "reused"
+        if is_reuse and not self._is_time(self._wall()):
+            with self._adding:
+                self._reuses.append(event)
+                if len(self._reuses) == _MOST_VALUES:
+                    self._add_reuses()
+        elif measures(event):  # else not even the lock: `close()` may be called from a signal handler
+            line = self._line_after(event, is_reuse=is_reuse)
+            if line is not None:
+                self._write(line)
+
+    def _is_time(self, now: float) -> bool:
+        """Say whether something waits that is worth a line: news, or reuses for long enough."""
+        return self._has_news or not 0 <= now - self._written_at < self._every_s  # a clock may be put back
+
+    def _line_after(self, event: Event, *, is_reuse: bool) -> str | None:
+        """Add an event, and return the line that is then due, if any."""
         with self._adding:
-            self._add(event, found)
-            if isinstance(event, LoanEnded):
-                now = self._wall()
-                invocation = event.request_id, os.environ.get(_TRACE_ID, "")
-                if self._is_due(now, invocation):
-                    line = self._take_line(now, invocation)
-        if line is not None:
-            self._write(line)
+            self._add(event)
+            self._has_news = self._has_news or not is_reuse
+            if not isinstance(event, LoanEnded):
+                return None
+            now = self._wall()
+            invocation = event.request_id, os.environ.get(_TRACE_ID, "")
+            if _is_same(invocation, self._written_in) or not self._is_time(now):
+                return None
+            return self._take_line(now, invocation)
 
     def flush(self) -> None:
         """Write what waits, if anything does: a line beside the invocation's own."""
         with self._adding:
-            waits = self._counts or self._values
+            waits = self._reuses or self._counts or self._values
             line = self._take_line(self._wall(), ("", os.environ.get(_TRACE_ID, ""))) if waits else None
         if line is not None:
             self._write(line)
 
-    def _add(self, event: Event, found: tuple[Measure, ...]) -> None:
-        for name, unit, value in found:
+    def _add_reuses(self) -> None:
+        reuses, self._reuses = self._reuses, []
+        for event in reuses:
+            self._add(event)
+
+    def _add(self, event: Event) -> None:
+        for name, unit, value in measures(event):
             if unit == COUNT:
                 self._counts[name] = self._counts.get(name, 0) + value
             else:
@@ -125,14 +144,9 @@ class EmfObserver:
                 if len(values) < _MOST_VALUES:
                     values.append(value)
         self._endpoints.add(event.endpoint)
-        self._has_news = self._has_news or not (isinstance(event, LoanEnded) and event.outcome == "reused")
-
-    def _is_due(self, now: float, invocation: tuple[str, str]) -> bool:
-        if _is_same(invocation, self._written_in):
-            return False
-        return self._has_news or not 0 <= now - self._written_at < self._every_s  # a clock may be put back
 
     def _take_line(self, now: float, invocation: tuple[str, str]) -> str:
+        self._add_reuses()
         metrics: dict[str, float | list[float]] = {**self._counts}
         units = dict.fromkeys(self._counts, COUNT)
         for name, (unit, values) in self._values.items():
