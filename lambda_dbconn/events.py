@@ -68,12 +68,12 @@ class ConnectFailed(Event):
 
 
 class CredentialsFetched(Event):
-    """A secret was read; `endpoint` is empty when that was before the host was known.
+    """A secret was read, or a token signed; `endpoint` is empty when that was before the host was known.
 
     Attributes:
-        source: `extension` or `secrets_manager`.
-        stage: Which version: `AWSCURRENT`, or `AWSPENDING` in the middle of a rotation.
-        duration_s: How long reading took.
+        source: `extension` or `secrets_manager`; `iam` for a token.
+        stage: Which version: `AWSCURRENT`, or `AWSPENDING` in the middle of a rotation; empty for a token.
+        duration_s: How long it took, with getting at the AWS keys for a token.
     """
 
     source: str
