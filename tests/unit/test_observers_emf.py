@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ from tests.unit.conftest import in_child, local
 from tests.unit.test_observers_measures import TABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lambda_dbconn.testing.fakes import FakeServer
 
 TRACE = "_X_AMZN_TRACE_ID"
@@ -234,6 +238,7 @@ def test_a_childs_numbers_are_its_own(capsys: pytest.CaptureFixture[str]) -> Non
     sink.observer._adding.acquire()  # as by a thread that is not there in the child
 
     def in_the_child() -> str:
+        signal.alarm(30)  # against waiting for that lock for ever
         sink.loan("1")
         return sink.lines[0]
 
@@ -243,11 +248,22 @@ def test_a_childs_numbers_are_its_own(capsys: pytest.CaptureFixture[str]) -> Non
     assert sink.documents()[0].metrics["Connects"] == 1
 
 
-def test_threads_lose_no_count() -> None:
-    sink = Sink(every_s=0)
+@pytest.fixture
+def restless_threads() -> Iterator[None]:
+    """Let threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("restless_threads")
+@pytest.mark.parametrize("every_s", [0, 60])
+def test_threads_lose_no_count(every_s: float) -> None:
+    sink = Sink(every_s=every_s)
 
     def lend(number: int) -> None:
-        for loan in range(200):
+        for loan in range(1000):
             sink.loan(f"{number}-{loan % 7}")
 
     threads = [threading.Thread(target=lend, args=(number,)) for number in range(4)]
@@ -256,7 +272,7 @@ def test_threads_lose_no_count() -> None:
     for thread in threads:
         thread.join(30)
     sink.observer.flush()
-    assert sum(document.metrics["Reuses"] for document in sink.documents()) == 800
+    assert sum(document.metrics["Reuses"] for document in sink.documents()) == 4000
 
 
 def test_a_close_from_a_signal_handler_does_not_wait_for_the_code_that_it_interrupted() -> None:

@@ -185,6 +185,20 @@ def test_in_the_init_phase_there_is_no_trace_and_no_failure(
     assert "the observer failed" not in caplog.text
 
 
+def test_without_a_segment_there_is_no_trace_and_no_failure(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("LAMBDA_TASK_ROOT", raising=False)
+    recorder = AWSXRayRecorder()
+    recorder.emitter._socket.close()
+    recorder.emitter = Emitter()
+    tracer = Tracer(service="orders", provider=recorder, auto_patch=False, disabled=False)
+    with manager(server, PowertoolsObserver(tracer=tracer)).connection() as conn:
+        conn.execute("select 1")
+    assert recorder.emitter.sent == []
+    assert "the observer failed" not in caplog.text
+
+
 # --- all of them
 
 
