@@ -57,8 +57,8 @@ assert_type(my, ConnectionManager["pymysql.Connection[Any]"])
 assert_type(either, ConnectionManager[Any])
 assert_type(pg.reader, ConnectionManager[psycopg.Connection[Row]])
 
-observer = SeveralObservers(LoggingObserver(), EmfObserver("Shop", {"stage": "prod"}), OpenTelemetryObserver())
-assert_type(from_env(engine="postgresql", observer=observer), ConnectionManager[psycopg.Connection[Row]])
+both = SeveralObservers(LoggingObserver(), EmfObserver("Shop", {"stage": "prod"}), OpenTelemetryObserver())
+assert_type(from_env(engine="postgresql", observer=both), ConnectionManager[psycopg.Connection[Row]])
 assert_type(from_env("SHOP_", observer=PowertoolsObserver(logger=Logger(), metrics=Metrics())), ConnectionManager[Any])
 from_env(observer=print)  # type: ignore[call-overload] # it has no on_event
 
