@@ -232,7 +232,7 @@ def test_a_sink_that_fails_never_fails_an_invocation(server: FakeServer, caplog:
     assert "the observer failed on LoanEnded" in caplog.text
 
 
-def test_a_childs_numbers_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_childs_numbers_are_its_own() -> None:
     sink = Sink()
     sink.observer.on_event(OPENED)
     sink.observer._adding.acquire()  # as by a thread that is not there in the child
