@@ -119,6 +119,7 @@ class Connector(Generic[C]):
 
     def _try(self, deadline: Deadline, limit: _Limit, *, attempt: int) -> C:
         """Open once, and tell when that fails."""
+        started = self._clock.monotonic()
         try:
             return self._log_in(deadline, limit)
         except LambdaDbConnError as error:
@@ -127,6 +128,7 @@ class Connector(Generic[C]):
                     endpoint=self._settings.address,
                     error=f"{type(error).__name__}: {error.message}",
                     attempt=attempt,
+                    duration_s=self._clock.monotonic() - started,
                 )
             )
             raise

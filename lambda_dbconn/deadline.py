@@ -34,10 +34,11 @@ class Deadline:
         ConfigurationError: `context` is none of these.
     """
 
-    __slots__ = ("_clock", "_ends_at", "_remaining_ms", "_reserve_s")
+    __slots__ = ("_clock", "_context", "_ends_at", "_remaining_ms", "_reserve_s")
 
     def __init__(self, context: InvocationContext | float | None, *, reserve_s: float, clock: Clock) -> None:
         self._clock = clock
+        self._context = context
         self._reserve_s = reserve_s
         self._ends_at: float | None = None
         # A tenth of a microsecond in each invocation: what a handler passes is looked for first.
@@ -59,6 +60,11 @@ class Deadline:
         if self._ends_at is not None:
             return self._ends_at - self._clock.monotonic() - self._reserve_s
         return _UNLIMITED_S
+
+    @property
+    def aws_request_id(self) -> str:
+        """The invocation's, as the Lambda context has it; empty without one."""
+        return getattr(self._context, "aws_request_id", "")
 
     def cap_s(self, limit_s: float, *, doing: str) -> float:
         """Return the smaller of `limit_s` and what remains.

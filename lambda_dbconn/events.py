@@ -59,10 +59,12 @@ class ConnectFailed(Event):
     Attributes:
         error: The error's class and message.
         attempt: Which try this was, from 1.
+        duration_s: How long it took to fail.
     """
 
     error: str
     attempt: int
+    duration_s: float
 
 
 class WarmUpFailed(Event):
@@ -76,15 +78,17 @@ class WarmUpFailed(Event):
 
 
 class CredentialsFetched(Event):
-    """A secret was read; `endpoint` is empty when that was before the host was known.
+    """A secret was read, or a token signed; `endpoint` is empty when that was before the host was known.
 
     Attributes:
-        source: `extension` or `secrets_manager`.
-        stage: Which version: `AWSCURRENT`, or `AWSPENDING` in the middle of a rotation.
+        source: `extension` or `secrets_manager`; `iam` for a token.
+        stage: Which version: `AWSCURRENT`, or `AWSPENDING` in the middle of a rotation; empty for a token.
+        duration_s: How long it took, with getting at the AWS keys for a token.
     """
 
     source: str
     stage: str
+    duration_s: float
 
 
 class CredentialsFailed(Event):
@@ -158,11 +162,27 @@ class ConnectionClosed(Event):
     uses: int
 
 
+class LoanEnded(Event):
+    """A loan is over: the connection came back, or could not be had. Observers that ignore it cost nothing.
+
+    Attributes:
+        outcome: `reused` if the cached connection was lent, `opened` if a new one, `failed` if none.
+        borrow_s: How long the borrower waited.
+        lent_s: How long it then had the connection.
+        request_id: The invocation's, if the loan was given the Lambda context; else empty.
+    """
+
+    outcome: str
+    borrow_s: float
+    lent_s: float
+    request_id: str
+
+
 class Observer(Protocol):
     """Is told every event, in the thread in which it happens; must not block.
 
     What it raises is logged and ignored. An optional attribute `ignores`, a tuple of event classes, says what
-    it need not be told: with `ConnectionReused` among them a warm borrow creates no event at all.
+    it need not be told: with `ConnectionReused` and `LoanEnded` among them a warm borrow creates no event at all.
     """
 
     def on_event(self, event: Event, /) -> None:

@@ -11,6 +11,7 @@ from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.drivers import load_driver
 from lambda_dbconn.drivers.driver import Failure, checked_isolation
 from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.events import LoanEnded
 from lambda_dbconn.handler import lending
 from lambda_dbconn.lease import RUN_AGAIN, pin_action
 from lambda_dbconn.lender import Lender
@@ -68,11 +69,11 @@ class ConnectionManager(Generic[C]):
         driver: Driver[C] | None = None,
     ) -> None:
         self.settings = settings
-        self._observer: Observer = observer if observer is not None else LoggingObserver()
+        self.observer: Observer = observer if observer is not None else LoggingObserver()
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._credentials = provider_for(settings, credentials, clock=self._clock)
         self._driver: Driver[C] = driver if driver is not None else load_driver(settings.engine)
-        recorder = Recorder(self._observer)
+        recorder = Recorder(self.observer)
         listen = getattr(self._credentials, "listen", None)
         if listen is not None:
             listen(recorder.tell)
@@ -85,7 +86,10 @@ class ConnectionManager(Generic[C]):
             budget=self._budget,
             tell=recorder.tell,
         )
-        self._lender = Lender(
+        lender: type[Lender[C]] = Lender
+        if recorder.wants(LoanEnded):
+            from lambda_dbconn.timed_lender import TimedLender as lender  # noqa: N813 - takes its place
+        self._lender = lender(
             settings,
             driver=self._driver,
             connector=self._connector,
@@ -215,7 +219,7 @@ class ConnectionManager(Generic[C]):
         manager = ConnectionManager(
             self.settings.replace(host=host, signing_host=None),
             credentials=self._credentials,
-            observer=self._observer,
+            observer=self.observer,
             clock=self._clock,
             driver=self._driver,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lambda_dbconn._typing import TYPE_CHECKING, overload
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.deadline import Deadline
+from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.lifecycle import watch_memory
 from lambda_dbconn.manager import WARM_UP_LIMIT_S, ConnectionManager
 from lambda_dbconn.settings import Settings
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pymysql
 
     from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
+    from lambda_dbconn.events import Observer
 
 _managers: dict[tuple[object, ...], ConnectionManager[Any]] = {}
 _secrets: dict[tuple[str | None, str | None], SecretsManagerProvider] = {}  # those that were read for settings
@@ -25,19 +27,25 @@ _warm_ups_took_s: list[float] = []  # they share the init phase
 
 @overload
 def from_env(
-    prefix: str = "DB_", *, engine: Literal["postgresql"]
+    prefix: str = "DB_", *, engine: Literal["postgresql"], observer: Observer | None = None
 ) -> ConnectionManager[psycopg.Connection[tuple[Any, ...]]]: ...
 
 
 @overload
-def from_env(prefix: str = "DB_", *, engine: Literal["mysql"]) -> ConnectionManager[pymysql.Connection[Any]]: ...
+def from_env(
+    prefix: str = "DB_", *, engine: Literal["mysql"], observer: Observer | None = None
+) -> ConnectionManager[pymysql.Connection[Any]]: ...
 
 
 @overload
-def from_env(prefix: str = "DB_", *, engine: None = None) -> ConnectionManager[Any]: ...
+def from_env(
+    prefix: str = "DB_", *, engine: None = None, observer: Observer | None = None
+) -> ConnectionManager[Any]: ...
 
 
-def from_env(prefix: str = "DB_", *, engine: str | None = None) -> ConnectionManager[Any]:
+def from_env(
+    prefix: str = "DB_", *, engine: str | None = None, observer: Observer | None = None
+) -> ConnectionManager[Any]:
     """Return this process's manager for the environment's settings: asked twice, the same one.
 
     Reads and checks the settings and imports the driver. Opens no connection, unless `WARM_UP` says so. Call it
@@ -51,21 +59,28 @@ def from_env(prefix: str = "DB_", *, engine: str | None = None) -> ConnectionMan
         prefix: Of the variables; several databases have several prefixes.
         engine: `postgresql` or `mysql`, for type checkers and against mistakes: settings that contradict it are a
             fault.
+        observer: Told the events; by default they are logged. Who does not give one takes the manager as it is.
 
     Raises:
-        ConfigurationError: With every fault at once, each naming its variable.
+        ConfigurationError: With every fault at once, each naming its variable. Or the manager for these settings is
+            there already, and tells another observer.
         CredentialsError: The secret was needed and could not be read.
     """
     settings = Settings.from_env(prefix, engine=engine, read_secret=_read_secret)
-    known = _managers.get(settings.identity)
-    if known is not None:
-        return known
-    # No lock: of two threads that get here at once both make a manager, and both return the first one's.
-    provider = _secrets.get((settings.secret_id, settings.region)) if settings.auth == "secret" else None
-    made: ConnectionManager[Any] = ConnectionManager(settings, credentials=provider)
-    manager = _managers.setdefault(settings.identity, made)
-    if manager is made and settings.warm_up == "init":
-        _warm_up(manager)
+    manager = _managers.get(settings.identity)
+    if manager is None:
+        # No lock: of two threads that get here at once both make a manager, and both return the first one's.
+        provider = _secrets.get((settings.secret_id, settings.region)) if settings.auth == "secret" else None
+        made: ConnectionManager[Any] = ConnectionManager(settings, credentials=provider, observer=observer)
+        manager = _managers.setdefault(settings.identity, made)
+        if manager is made and settings.warm_up == "init":
+            _warm_up(manager)
+    if observer not in (None, manager.observer):
+        raise ConfigurationError(
+            f"the argument observer is a {type(observer).__name__}, but the manager for these settings tells another "
+            f"{type(manager.observer).__name__} already; accepted: the same object wherever it is given, from the "
+            "first call of from_env on"
+        )
     return manager
 
 

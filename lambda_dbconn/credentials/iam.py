@@ -17,6 +17,7 @@ from lambda_dbconn.credentials.aws_keys import FunctionKeys
 from lambda_dbconn.credentials.sigv4 import sign_token
 from lambda_dbconn.endpoint import classify
 from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.events import CredentialsFetched
 from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.credentials.aws_keys import AwsKeys
     from lambda_dbconn.deadline import Deadline
     from lambda_dbconn.endpoint import Endpoint
+    from lambda_dbconn.events import Event
     from lambda_dbconn.settings import Settings
 
 
@@ -48,6 +50,11 @@ class IamProvider:
         self._keys = keys if keys is not None else FunctionKeys()
         self._names_behind = names_behind if names_behind is not None else _names_behind
         self._clock: Clock = clock if clock is not None else SystemClock()
+        self._tell: Callable[[Event], None] = _tell_nobody
+
+    def listen(self, tell: Callable[[Event], None]) -> None:
+        """Tell each token that was signed to this callable from now on."""
+        self._tell = tell
 
     def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:  # noqa: ARG002 - nothing of ours waits
         """Return the user with a new token.
@@ -63,6 +70,7 @@ class IamProvider:
             raise ConfigurationError(
                 f"{settings.variable('auth')} is {settings.auth!r}, but the provider gives IAM tokens; accepted: iam"
             )
+        started = self._clock.monotonic()
         endpoint = self._signing_endpoint(settings)
         region = endpoint.region or settings.region or environment("AWS_REGION")
         if region is None:
@@ -78,6 +86,8 @@ class IamProvider:
             keys=self._keys(),
             timestamp=time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.wall())),
         )
+        duration_s = self._clock.monotonic() - started
+        self._tell(CredentialsFetched(endpoint=settings.address, source="iam", stage="", duration_s=duration_s))
         return Credentials(user=settings.user, password=token)
 
     def refused(self, credentials: Credentials) -> bool:  # noqa: ARG002 - the next would be refused likewise
@@ -111,6 +121,10 @@ class IamProvider:
             f"{settings.host} is not an RDS host, nor an alias of one: an IAM token must name the RDS host",
             remedy=f"Set {settings.variable('signing_host')} to the proxy's, cluster's or instance's own name.",
         )
+
+
+def _tell_nobody(_event: Event) -> None:
+    """Be what is told before anybody listens."""
 
 
 def _names_behind(host: str) -> list[str]:

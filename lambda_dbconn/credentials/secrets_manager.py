@@ -179,12 +179,14 @@ class SecretsManagerProvider:
 
     def _read(self, source: SecretSource, stage: str, where: str, deadline: Deadline) -> SecretContent | None:
         limit_s = deadline.cap_s(READ_LIMIT_S, doing=f"reading the secret {self._secret_id!r}")
+        started = self._clock.monotonic()
         text = source.read(self._secret_id, stage=stage, timeout_s=limit_s)
+        duration_s = self._clock.monotonic() - started
         if text is None:
             return None
         user_key, password_key = self._keys
         content = read_content(text, secret_id=self._secret_id, user_key=user_key, password_key=password_key)
-        self._tell(CredentialsFetched(endpoint=where, source=source.name, stage=stage))
+        self._tell(CredentialsFetched(endpoint=where, source=source.name, stage=stage, duration_s=duration_s))
         return content
 
     def _failed(self, source: SecretSource, stage: str, error: CredentialsError, where: str, *, instead: str) -> None:

@@ -6,6 +6,7 @@ from enum import Enum
 
 from lambda_dbconn._typing import TYPE_CHECKING, Protocol, TypeVar
 from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
+_LONGEST_APPLICATION_NAME = 63  # bytes: PostgreSQL cuts off what is beyond
 _ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 
 
@@ -119,3 +121,17 @@ def checked_isolation(isolation: str | None) -> str | None:
             f"the argument isolation is {isolation!r}; accepted: {', '.join(_ISOLATION_LEVELS)}, or None"
         )
     return isolation.upper()
+
+
+def application_name() -> str:
+    """Return what the server is to know us by: the function's name and version, else the library's name.
+
+    Printable ASCII, as PostgreSQL would make it; what is too long loses the end of the function's name.
+    """
+    name = environment("AWS_LAMBDA_FUNCTION_NAME")
+    if name is None:
+        return "lambda_dbconn"
+    version = ":" + (environment("AWS_LAMBDA_FUNCTION_VERSION") or "$LATEST")
+    text = name[: max(0, _LONGEST_APPLICATION_NAME - len(version))] + version
+    printable = (char if char.isascii() and char.isprintable() else "?" for char in text)
+    return "".join(printable)[:_LONGEST_APPLICATION_NAME]

@@ -20,7 +20,7 @@ from pymysql.constants import SERVER_STATUS
 
 from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import addresses
-from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
+from lambda_dbconn.drivers.driver import Failure, SessionState, application_name, checked_isolation
 from lambda_dbconn.drivers.failures import failure_of
 from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext, WatchedConnection, limit
 from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError, without_frames
@@ -249,7 +249,7 @@ def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLC
         password=credentials.password.reveal() if credentials.password else "",
         database=settings.name,
         autocommit=True,
-        program_name="lambda_dbconn",
+        program_name=application_name(),
         ssl=context,
         ssl_disabled=context is None,
         auth_plugin_map=None if context is not None else _NEVER_IN_CLEAR,

@@ -20,7 +20,7 @@ from psycopg.conninfo import make_conninfo
 
 from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import addresses
-from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
+from lambda_dbconn.drivers.driver import Failure, SessionState, application_name, checked_isolation
 from lambda_dbconn.drivers.failures import failure_of
 from lambda_dbconn.drivers.postgresql_connection import limit, watch
 from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
@@ -172,7 +172,7 @@ def _start(settings: Settings, credentials: Credentials, trust: Trust, address: 
         "port": settings.port,
         "dbname": settings.name or credentials.user,
         "user": credentials.user,
-        "fallback_application_name": "lambda_dbconn",  # PGAPPNAME wins
+        "fallback_application_name": application_name(),  # PGAPPNAME wins
         "gssencmode": "disable",
         "keepalives_idle": addresses.KEEPALIVE_IDLE_S,
         "keepalives_interval": addresses.KEEPALIVE_INTERVAL_S,

@@ -11,6 +11,7 @@ from lambda_dbconn.events import (
     ConnectionReused,
     CredentialsFailed,
     Event,
+    LoanEnded,
     PingFailed,
     SessionPinned,
     TransactionRolledBack,
@@ -22,34 +23,38 @@ if TYPE_CHECKING:
 
 LOGGER_NAME = "lambda_dbconn"
 
-_DEBUG, _INFO, _WARNING = 10, 20, 30
+DEBUG, INFO, WARNING = 10, 20, 30  # as in `logging`, which is not imported for them
 _LEVELS: dict[type[Event], int] = {
-    ConnectionOpened: _INFO,
-    PingFailed: _INFO,
-    ConnectFailed: _WARNING,
-    CredentialsFailed: _WARNING,
-    WarmUpFailed: _WARNING,
+    ConnectionOpened: INFO,
+    PingFailed: INFO,
+    ConnectFailed: WARNING,
+    CredentialsFailed: WARNING,
+    WarmUpFailed: WARNING,
 }
 
 
+def level_of(event: Event) -> int:
+    """Return how much an event matters, as a level of `logging`."""
+    is_left_open = isinstance(event, TransactionRolledBack) and event.is_left_open
+    if is_left_open or (isinstance(event, SessionPinned) and event.is_first):
+        return WARNING
+    return _LEVELS.get(type(event), DEBUG)
+
+
 class LoggingObserver:
-    """Logs each event but reuse to the logger `lambda_dbconn`, as `event name=value …`.
+    """Logs each event but reuse and the end of a loan to the logger `lambda_dbconn`, as `event name=value …`.
 
     The same values are in the record's attribute `lambda_dbconn`, for formatters that write JSON. Failures and the
     first pin by each statement are warnings, connects are INFO, the rest is DEBUG. Log text is for people; programs
     use an observer of their own.
     """
 
-    ignores: tuple[type[Event], ...] = (ConnectionReused,)
+    ignores: tuple[type[Event], ...] = (ConnectionReused, LoanEnded)
 
     def on_event(self, event: Event) -> None:
         """Log one event."""
-        level = _LEVELS.get(type(event), _DEBUG)
-        if (isinstance(event, TransactionRolledBack) and event.is_left_open) or (
-            isinstance(event, SessionPinned) and event.is_first
-        ):
-            level = _WARNING
-        if level < _WARNING and "logging" not in sys.modules:
+        level = level_of(event)
+        if level < WARNING and "logging" not in sys.modules:
             return  # nobody can have asked for it, and the import would cost a cold start 5 ms
         import logging
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
 from lambda_dbconn.errors import AuthenticationError, ConnectError, ConnectTimeoutError, TransactionAbortedError
+from lambda_dbconn.events import LoanEnded
 from lambda_dbconn.testing._fake_connection import LAST_WORDS, NOTICE, FakeConnection, FakeCursor, FakeError
 
 if TYPE_CHECKING:
@@ -88,9 +89,9 @@ class FakeContext:
 
 
 class RecordingObserver:
-    """Keeps every event, in order."""
+    """Keeps every event but the end of a loan, in order; set `ignores` to keep that, too."""
 
-    ignores: tuple[type[Event], ...] = ()
+    ignores: tuple[type[Event], ...] = (LoanEnded,)
 
     def __init__(self) -> None:
         self.events: list[Event] = []

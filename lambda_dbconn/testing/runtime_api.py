@@ -113,6 +113,7 @@ class LocalRuntime:
         init_timeout_s: time for the init phase, and for a restore, in seconds.
         python: the interpreter that runs the function.
         freeze_between_invocations: freeze the environment when an invocation is over, as Lambda does.
+        is_traced: let X-Ray sample each invocation; a daemon is named by ``AWS_XRAY_DAEMON_ADDRESS``.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class LocalRuntime:
         init_timeout_s: float = 10.0,
         python: str = sys.executable,
         freeze_between_invocations: bool = False,
+        is_traced: bool = False,
     ) -> None:
         self._directory = Path(directory).absolute()
         self._handler = handler
@@ -133,6 +135,7 @@ class LocalRuntime:
         self._init_timeout_s = init_timeout_s
         self._python = python
         self._freeze_between_invocations = freeze_between_invocations
+        self._is_traced = is_traced
         self._environment: ExecutionEnvironment | None = None
         self._past_output = ""
         self._is_managed_instance = _CONCURRENCY in self._variables
@@ -217,7 +220,8 @@ class LocalRuntime:
             except InitError as error:
                 return Invocation(request_id=request_id, duration_ms=0.0, error=error.fault)
             started_s = time.perf_counter()
-            request = Request(request_id=request_id, headers=_headers(request_id, timeout_s), payload=payload)
+            headers = _headers(request_id, timeout_s, is_traced=self._is_traced)
+            request = Request(request_id=request_id, headers=headers, payload=payload)
             outcome = environment.invoke(request, timeout_s)
             duration_ms = (time.perf_counter() - started_s) * 1000
             if outcome is None:
@@ -349,12 +353,15 @@ class LocalRuntime:
         return variables
 
 
-def _headers(request_id: str, timeout_s: float) -> dict[str, str]:
+def _headers(request_id: str, timeout_s: float, *, is_traced: bool) -> dict[str, str]:
+    trace = (
+        f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]};Parent={uuid.uuid4().hex[:16]};Sampled={is_traced:d}"
+    )
     return {
         "Lambda-Runtime-Aws-Request-Id": request_id,
         "Lambda-Runtime-Deadline-Ms": str(int((time.time() + timeout_s) * 1000)),
         "Lambda-Runtime-Invoked-Function-Arn": f"arn:aws:lambda:{_REGION}:123456789012:function:{_FUNCTION_NAME}",
-        "Lambda-Runtime-Trace-Id": f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]};Sampled=0",
+        "Lambda-Runtime-Trace-Id": trace,
     }
 
 

@@ -17,17 +17,22 @@ import pytest
 from lambda_dbconn import (
     AuthenticationError,
     ConnectError,
+    ConnectionManager,
     LambdaDbConnError,
     ProxyBusyError,
     Secret,
+    Settings,
 )
 from lambda_dbconn.drivers import addresses
 from lambda_dbconn.events import ConnectFailed
+from lambda_dbconn.testing.servers import LocalMariaDB
 from tests.support.database import deed, do, fetch
+from tests.support.invocations import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from lambda_dbconn.testing.certificates import Certificates
     from tests.support.database import Database
 
 WRONG_PASSWORD = "Canary-7f3e9b"
@@ -98,6 +103,25 @@ def test_psycopg_never_prepares_a_statement_by_name(postgresql_database: Databas
 def test_postgresql_knows_the_connection_by_name(postgresql_database: Database) -> None:
     with postgresql_database.manager().connection() as connection:
         assert fetch(connection, "SHOW application_name") == [("lambda_dbconn",)]
+
+
+def test_mysql_knows_the_connection_by_the_functions_name(
+    mariadb: LocalMariaDB,  # there is one, then
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "orders-api")
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "42")
+    with LocalMariaDB(certificates=certificates, extra_options={"performance-schema": "ON"}) as server:
+        db: ConnectionManager[Any] = ConnectionManager(Settings.from_env(environ=environment(server)))
+        with db.connection() as connection:
+            (session_id,) = fetch(connection, "SELECT CONNECTION_ID()")[0]
+            assert server.query(
+                "SELECT attr_value FROM performance_schema.session_connect_attrs "
+                "WHERE processlist_id = %s AND attr_name = 'program_name'",
+                session_id,
+            ) == [("orders-api:42",)]
+        db.close()
 
 
 @contextmanager

@@ -4,66 +4,34 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-import lambda_dbconn
 from lambda_dbconn.testing.relay import FaultRelay
-from lambda_dbconn.testing.runtime_api import LocalRuntime
+from tests.support.invocations import environment, function, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres, LocalServer
     from tests.support.pgbouncer import LocalPgBouncer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric has wheels for Linux only")
 
-_EXAMPLE = Path(__file__).parents[2] / "examples" / "direct_vs_proxy"
 _EMPLOYEES = [(1, "Ada"), (2, "Barbara"), (3, "Grace")]
 
 
-@contextmanager
-def employees(server: LocalServer) -> Iterator[None]:
+def employees(server: LocalServer) -> AbstractContextManager[None]:
     """Have a table `employee` for a while."""
-    server.execute("create table employee (id int primary key, name varchar(20))")
-    try:
-        for employee in _EMPLOYEES:
-            server.execute("insert into employee values (%s, %s)", *employee)
-        if server.engine == "postgresql":
-            server.execute(f"grant select on employee to {server.user}")
-        yield
-    finally:
-        server.execute("drop table employee")
-
-
-def environment(server: LocalServer) -> dict[str, str]:
-    """Return the variables for a direct connection."""
-    assert server.certificates is not None
-    return {
-        "DB_ENGINE": server.engine,
-        "DB_HOST": server.host,
-        "DB_PORT": str(server.port),
-        "DB_NAME": server.database,
-        "DB_USER": server.user,
-        "DB_PASSWORD": server.password,
-        "DB_SSLROOTCERT": str(server.certificates.ca_path),
-    }
+    return table(server, "employee", "id int primary key, name varchar(20)", *_EMPLOYEES)
 
 
 @contextmanager
 def invoked_twice(variables: dict[str, str]) -> Iterator[None]:
     """Run the handler, frozen in between, and check what it prints and returns; its session lasts for the block."""
-    package_path = str(Path(lambda_dbconn.__file__).parent.parent)
-    with LocalRuntime(
-        directory=_EXAMPLE,
-        handler="handler.handler",
-        environment={**variables, "PYTHONPATH": package_path},
-        timeout_s=10.0,
-        freeze_between_invocations=True,
-    ) as runtime:
+    with function("direct_vs_proxy/handler.handler", variables, freeze_between_invocations=True) as runtime:
         for times in (1, 2):
             invocation = runtime.invoke({})
             assert invocation.error is None, runtime.output()

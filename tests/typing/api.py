@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, assert_type
 
 import psycopg
+from aws_lambda_powertools import Logger, Metrics
 
 from lambda_dbconn import ConnectionManager, Credentials, Secret, Settings, Stats, from_env
 from lambda_dbconn.description import Description
+from lambda_dbconn.observers.emf import EmfObserver
+from lambda_dbconn.observers.logging import LoggingObserver
+from lambda_dbconn.observers.opentelemetry import OpenTelemetryObserver
+from lambda_dbconn.observers.powertools import PowertoolsObserver
+from lambda_dbconn.observers.several import SeveralObservers
 from lambda_dbconn.testing.fakes import (
     FakeClock,
     FakeConnection,
@@ -54,6 +60,11 @@ assert_type(pg.reader, ConnectionManager[psycopg.Connection[Row]])
 assert_type(pg.describe(), Description)
 assert_type(pg.describe().switched_off, tuple[str, ...])
 assert_type(pg.settings.is_proxy, bool)
+
+both = SeveralObservers(LoggingObserver(), EmfObserver("Shop", {"stage": "prod"}), OpenTelemetryObserver())
+assert_type(from_env(engine="postgresql", observer=both), ConnectionManager[psycopg.Connection[Row]])
+assert_type(from_env("SHOP_", observer=PowertoolsObserver(logger=Logger(), metrics=Metrics())), ConnectionManager[Any])
+from_env(observer=print)  # type: ignore[call-overload] # it has no on_event
 
 from_env(engine="oracle")  # type: ignore[call-overload] # there are two
 

@@ -116,7 +116,7 @@ def test_a_failure_that_time_may_mend_is_tried_again_after_a_pause(
     assert attempts == 4
     assert len(server.clock.slept_s) == 3
     assert observer.events == [
-        ConnectFailed(endpoint="localhost:5432", error="ConnectError: refused", attempt=attempt)
+        ConnectFailed(endpoint="localhost:5432", error="ConnectError: refused", attempt=attempt, duration_s=0.0)
         for attempt in (1, 2, 3)
     ]
 

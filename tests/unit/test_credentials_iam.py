@@ -10,10 +10,11 @@ from lambda_dbconn.credentials import iam
 from lambda_dbconn.credentials.aws_keys import AwsKeys
 from lambda_dbconn.credentials.iam import IamProvider
 from lambda_dbconn.deadline import Deadline
+from lambda_dbconn.events import CredentialsFetched
 from tests.unit.conftest import CANARY, INSTANCE, PROXY, local
 
 if TYPE_CHECKING:
-    from lambda_dbconn.testing.fakes import FakeClock
+    from lambda_dbconn.testing.fakes import FakeClock, RecordingObserver
 
 CUSTOM = "db.example.org"
 GLOBAL = "shop.global-abcdef123456.global.rds.amazonaws.com"
@@ -82,6 +83,20 @@ def test_every_connection_gets_a_token_of_its_own_from_the_keys_of_the_moment(cl
     provider = IamProvider(keys=lambda: next(given), clock=clock)
     first, second = (signed(provider, settings(), clock)[1]["X-Amz-Credential"] for _ in range(2))
     assert (first.split("/")[0], second.split("/")[0]) == ("AKID", "AKID2")
+
+
+def test_each_token_is_told_with_the_time_that_getting_the_keys_took(
+    clock: FakeClock, observer: RecordingObserver
+) -> None:
+    def slow_keys() -> AwsKeys:
+        clock.advance(0.25)
+        return KEYS
+
+    provider = IamProvider(keys=slow_keys, clock=clock)
+    signed(provider, settings(), clock)  # nobody listens yet
+    provider.listen(observer.on_event)
+    signed(provider, settings(), clock)
+    assert observer.events == [CredentialsFetched(endpoint=f"{PROXY}:5432", source="iam", stage="", duration_s=0.25)]
 
 
 def test_a_token_is_dated_by_the_wall_clock_and_so_survives_a_freeze(provider: IamProvider, clock: FakeClock) -> None:

@@ -182,7 +182,7 @@ def test_what_was_read_before_there_was_a_manager_is_told_once_there_is(
     failed, fetched = observer.events
     assert isinstance(failed, CredentialsFailed)
     assert (failed.source, failed.error, failed.endpoint) == ("extension", "not ready", "")
-    assert fetched == CredentialsFetched(endpoint="", source="secrets_manager", stage="AWSCURRENT")
+    assert fetched == CredentialsFetched(endpoint="", source="secrets_manager", stage="AWSCURRENT", duration_s=0.0)
 
 
 @pytest.mark.parametrize(

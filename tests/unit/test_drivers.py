@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lambda_dbconn import ConfigurationError
 from lambda_dbconn.drivers import load_driver
-from lambda_dbconn.drivers.driver import checked_isolation
+from lambda_dbconn.drivers.driver import application_name, checked_isolation
 
 LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 
@@ -42,3 +42,30 @@ def test_no_other_text_ever_becomes_sql(text: str) -> None:
     if text not in LEVELS:
         with pytest.raises(ConfigurationError, match="the argument isolation is"):
             checked_isolation(text)
+
+
+# --- the name that the server knows us by
+
+
+@pytest.mark.parametrize(
+    ("function", "version", "name"),
+    [
+        (None, None, "lambda_dbconn"),
+        (None, "7", "lambda_dbconn"),
+        ("orders-api", "42", "orders-api:42"),
+        ("orders-api", None, "orders-api:$LATEST"),
+        ("x" * 64, "12345", "x" * 57 + ":12345"),
+        ("näme\n", "1", "n?me?:1"),
+        ("f", "v" * 100, (":" + "v" * 100)[:63]),
+    ],
+)
+def test_the_server_knows_us_by_the_functions_name_and_version(
+    monkeypatch: pytest.MonkeyPatch, function: str | None, version: str | None, name: str
+) -> None:
+    for variable, value in (("AWS_LAMBDA_FUNCTION_NAME", function), ("AWS_LAMBDA_FUNCTION_VERSION", version)):
+        if value is None:
+            monkeypatch.delenv(variable, raising=False)
+        else:
+            monkeypatch.setenv(variable, value)
+    assert application_name() == name
+    assert len(name) <= 63

@@ -11,6 +11,7 @@ from lambda_dbconn.events import (
     ConnectionOpened,
     ConnectionReplaced,
     ConnectionReused,
+    LoanEnded,
     PingFailed,
 )
 from lambda_dbconn.testing.fakes import FakeContext, FakeError
@@ -54,7 +55,7 @@ def test_the_first_borrow_opens_and_the_next_reuses_without_a_round_trip(
 
 
 def test_an_observer_that_ignores_reuse_is_not_told_of_it(make: MakeManager, observer: RecordingObserver) -> None:
-    observer.ignores = (ConnectionReused,)
+    observer.ignores = (ConnectionReused, LoanEnded)
     db = make()
     use(db)
     use(db)

@@ -48,7 +48,7 @@ def test_what_is_missing_to_verify_the_server_is_found_when_the_manager_is_made(
 
 
 def test_the_default_observer_logs(server: FakeServer) -> None:
-    assert isinstance(ConnectionManager(local(), driver=FakeDriver(server))._observer, LoggingObserver)
+    assert isinstance(ConnectionManager(local(), driver=FakeDriver(server)).observer, LoggingObserver)
 
 
 def test_the_password_of_the_settings_logs_in(make: MakeManager, server: FakeServer) -> None:

@@ -13,6 +13,7 @@ from lambda_dbconn.events import (
     ConnectionReplaced,
     ConnectionReused,
     Event,
+    LoanEnded,
     PingFailed,
     TransactionRolledBack,
 )
@@ -36,9 +37,9 @@ LINES = [
         "ConnectionReplaced endpoint=db:5432 reason=idle age_s=1800 idle_s=1600.5",
     ),
     (
-        ConnectFailed(endpoint=WHERE, error="ConnectError: two\nlines and spaces", attempt=1),
+        ConnectFailed(endpoint=WHERE, error="ConnectError: two\nlines and spaces", attempt=1, duration_s=0.25),
         logging.WARNING,
-        r"ConnectFailed endpoint=db:5432 error='ConnectError: two\nlines and spaces' attempt=1",
+        r"ConnectFailed endpoint=db:5432 error='ConnectError: two\nlines and spaces' attempt=1 duration_s=0.25",
     ),
     (
         PingFailed(endpoint=WHERE, idle_s=31.0, error="Gone"),
@@ -85,7 +86,7 @@ def test_what_the_logger_does_not_want_is_not_logged(
 
 
 def test_reuse_is_ignored_so_that_the_happy_path_creates_no_event() -> None:
-    assert LoggingObserver.ignores == (ConnectionReused,)
+    assert LoggingObserver.ignores == (ConnectionReused, LoanEnded)
 
 
 def test_each_connect_and_reconnect_is_one_line_that_says_why(
@@ -112,7 +113,7 @@ LoggingObserver().on_event({event})
 print("logging" in sys.modules)
 """
 OPENED = "ConnectionOpened(endpoint='h:1', reason='first', attempts=1, duration_s=0.1)"
-FAILED = "ConnectFailed(endpoint='h:1', error='e', attempt=1)"
+FAILED = "ConnectFailed(endpoint='h:1', error='e', attempt=1, duration_s=0.1)"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn import ConfigurationError, ConnectError, ConnectionManager, from_env, lifecycle, manager, registry
-from lambda_dbconn.testing.fakes import FakeDriver, FakeServer
+from lambda_dbconn.testing.fakes import FakeDriver, FakeServer, RecordingObserver
 
 if TYPE_CHECKING:
     from lambda_dbconn.testing.fakes import FakeConnection
@@ -171,3 +171,33 @@ def test_a_secret_that_no_manager_has_is_forgotten_after_a_restore(environ: pyte
         from_env("SHOP_")
     lifecycle._after_restore()
     assert forgotten == ["shop"]
+
+
+# --- the observer
+
+
+def test_an_observer_is_told_by_the_manager_that_it_was_given_to(observer: RecordingObserver) -> None:
+    with from_env(observer=observer).connection():
+        pass
+    assert observer.names() == ["ConnectionOpened"]
+
+
+def test_who_gives_no_observer_or_the_same_one_gets_the_same_manager(observer: RecordingObserver) -> None:
+    db = from_env(observer=observer)
+    assert from_env() is db
+    assert from_env(observer=observer) is db
+
+
+@pytest.mark.parametrize("is_default", [True, False])
+def test_another_observer_for_the_same_settings_is_refused(observer: RecordingObserver, is_default: bool) -> None:
+    from_env(observer=None if is_default else RecordingObserver())
+    known = "LoggingObserver" if is_default else "RecordingObserver"
+    with pytest.raises(ConfigurationError, match=rf"observer is a RecordingObserver, but .* another {known} already"):
+        from_env(observer=observer)
+
+
+def test_the_reader_tells_the_same_observer(environ: pytest.MonkeyPatch, observer: RecordingObserver) -> None:
+    environ.setenv("DB_READER_HOST", "127.0.0.1")
+    with from_env(observer=observer).reader.connection():
+        pass
+    assert [event.endpoint for event in observer.events] == ["127.0.0.1:5432"]

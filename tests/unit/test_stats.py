@@ -40,7 +40,7 @@ def test_every_event_is_passed_on_and_counted(observer: RecordingObserver) -> No
         REPLACED.replace(reason="lost"),
         REPLACED,
         OPENED,
-        ConnectFailed(endpoint=WHERE, error="e", attempt=1),
+        ConnectFailed(endpoint=WHERE, error="e", attempt=1, duration_s=0.1),
         PingFailed(endpoint=WHERE, idle_s=1.0, error="e"),
         TransactionRolledBack(endpoint=WHERE, is_left_open=True),
     ]
