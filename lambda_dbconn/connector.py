@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 
 _MOST_CREDENTIALS = 3  # what was known, what is current, what is pending
-_INTERRUPT_LIMIT_S = 0.1
+INTERRUPT_LIMIT_S = 0.1
 _SHORTEST_TRY_S = 0.1  # with less it would end in a timeout, which would hide why the tries before it failed
 
 
@@ -102,14 +102,14 @@ class Connector(Generic[C]):
             return
         from contextlib import suppress
 
-        deadline = Deadline(_INTERRUPT_LIMIT_S, reserve_s=0.0, clock=self._clock)
+        deadline = Deadline(INTERRUPT_LIMIT_S, reserve_s=0.0, clock=self._clock)
         with suppress(Exception):  # the error that is about to be raised matters more
             self._driver.interrupt(
                 connection,
                 self._settings,
                 lambda: self._credentials.fetch(self._settings, deadline),
                 self._trust,
-                timeout_s=_INTERRUPT_LIMIT_S,
+                timeout_s=INTERRUPT_LIMIT_S,
             )
 
     def forget(self) -> None:

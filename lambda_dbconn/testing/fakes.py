@@ -127,6 +127,7 @@ class FakeServer:
         counts: Calls of each of the driver's operations (`open` counts tries), and of `execute`.
         most_open: How many sessions were open at once at most.
         time_limits_s: What `open` was given, try by try.
+        interrupt_limits_s: What `interrupt` was given, time by time.
     """
 
     def __init__(self, clock: FakeClock | None = None) -> None:
@@ -142,6 +143,7 @@ class FakeServer:
         self.counts: Counter[str] = Counter()
         self.most_open = 0
         self.time_limits_s: list[float] = []
+        self.interrupt_limits_s: list[float] = []
         self._demanded: defaultdict[str, deque[BaseException]] = defaultdict(deque)
 
     def __enter__(self) -> Self:
@@ -325,10 +327,11 @@ class FakeDriver:
         credentials: Callable[[], Credentials],
         trust: Trust,  # noqa: ARG002 - nothing leaves the process
         *,
-        timeout_s: float,  # noqa: ARG002 - it takes no time
+        timeout_s: float,
     ) -> None:
         """Take a note of it."""
         self._server.counts["interrupt"] += 1
+        self._server.interrupt_limits_s.append(timeout_s)
         self._server._raise_demanded("interrupt")  # noqa: SLF001 - its own module
         credentials()
         connection.is_interrupted = True

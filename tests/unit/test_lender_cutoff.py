@@ -95,6 +95,11 @@ def test_a_server_that_cannot_be_told_changes_nothing_for_the_caller(
     assert not cut_short(db, server).is_interrupted
 
 
+def test_a_tenth_of_a_second_is_all_that_telling_may_take(db: Manager, server: FakeServer) -> None:
+    cut_short(db, server)
+    assert server.interrupt_limits_s == [0.1]
+
+
 def test_the_limit_goes_with_the_loan(db: Manager, server: FakeServer, clock: FakeClock) -> None:
     for context in (3.0, FakeContext(clock, 3.0)):
         with db.connection(context) as connection:
