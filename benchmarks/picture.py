@@ -28,8 +28,7 @@ def draw(outcomes: Sequence[Outcome], plan: Plan) -> str:
     rows = [_row(outcome, _TOP + _ROW * number) for number, outcome in enumerate(outcomes)]
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
-            f'font-family="system-ui, sans-serif" font-size="14" fill="#222">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif">',
             f"<title>{escape(title)}</title>",
             f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
             _text(20, 34, title, size=18),
@@ -46,15 +45,14 @@ def _row(outcome: Outcome, top: int) -> str:
     share = outcome.succeeded / max(1, outcome.succeeded + outcome.failed)
     good = round(_BAR_WIDTH * share)
     right = _BAR_LEFT + _BAR_WIDTH + 20
+    median_ms, p99_ms = outcome.percentile_ms(50), outcome.percentile_ms(99)
     return "\n".join(
         [
             _text(20, top + 27, outcome.title),
             f'<rect x="{_BAR_LEFT}" y="{top + 8}" width="{good}" height="28" fill="{_GOOD}"/>',
             f'<rect x="{_BAR_LEFT + good}" y="{top + 8}" width="{_BAR_WIDTH - good}" height="28" fill="{_BAD}"/>',
             _text(_BAR_LEFT + 8, top + 27, f"{share:.0%}", colour="#fff"),
-            _text(
-                right, top + 20, f"median {outcome.percentile_ms(50):.1f} ms, p99 {outcome.percentile_ms(99):.1f} ms"
-            ),
+            _text(right, top + 20, f"median {median_ms:.1f} ms, p99 {p99_ms:.1f} ms"),
             _text(right, top + 39, f"{outcome.database_connections} to the database, {outcome.connects} logins"),
         ]
     )
