@@ -234,9 +234,11 @@ class LocalRdsProxy(ProxyOptions):
         for task in last:
             task.cancel()
         if last:
-            await asyncio.wait(last, timeout=_GOODBYE_TIMEOUT_S)
-        for session in last.values():
-            session.abort()
+            _, slow = await asyncio.wait(last, timeout=_GOODBYE_TIMEOUT_S)
+            for task in slow:
+                last[task].abort()
+            if slow:
+                await asyncio.wait(slow, timeout=_COMMAND_TIMEOUT_S)
         self._core.pool.retire(is_abrupt=True)
         for _ in range(_ROUNDS_TO_CLOSE):
             await asyncio.sleep(0)
