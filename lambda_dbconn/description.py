@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.lease import pin_action
 from lambda_dbconn.tls import trust_for
 from lambda_dbconn.value import Value
 
@@ -23,6 +24,11 @@ _LOGINS = {  # by name: those that are not used are not imported
     "SecretsManagerProvider": "with the secret {secret}, read when it is first needed and again when it is refused",
     "StaticProvider": "as {user} with the password of the settings, if there is one",
 }
+_PINS = {
+    "warn": "let go and told of; their connection is closed when it comes back",
+    "raise": "refused, before they are sent",
+    "ignore": "not looked for",
+}
 
 
 class Description(Value):
@@ -34,6 +40,7 @@ class Description(Value):
         login: Who it logs in as, and with what.
         tls: Whom it trusts.
         limits: How long things may take and last, one sentence each.
+        pins: What is done about statements that pin the session.
         reader: What `reader` is.
         switched_off: What the drivers would do and do not here, and why, one sentence each.
     """
@@ -43,6 +50,7 @@ class Description(Value):
     login: str
     tls: str
     limits: tuple[str, ...]
+    pins: str
     reader: str
     switched_off: tuple[str, ...]
 
@@ -54,6 +62,7 @@ class Description(Value):
                 f"login: {self.login}",
                 f"tls: {self.tls}",
                 *(f"{title}: {line}" for title, said in lines for line in said),
+                f"statements that pin: {self.pins}",
                 f"reader: {self.reader}",
             ]
         )
@@ -74,6 +83,7 @@ def describe(settings: Settings, credentials: CredentialProvider) -> Description
             f"one open for {settings.max_lifetime_s:g} s is replaced, up to 5 % sooner, at random",
             f"at most {settings.max_connections} at once",
         ),
+        pins=_PINS[pin_action(settings)],
         reader=_reader(settings),
         switched_off=tuple(
             f"{what}: {why}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lambda_dbconn import ConnectionManager, Credentials, Secret, Settings
-from tests.unit.conftest import CANARY, PROXY, READER, local
+from tests.unit.conftest import CANARY, INSTANCE, PROXY, READER, local
 
 if TYPE_CHECKING:
     from lambda_dbconn.description import Description
@@ -83,3 +83,16 @@ def test_as_text_it_has_a_line_for_each_thing_decided() -> None:
     said = describe(host=PROXY, auth="iam")
     titles = [line.split(": ")[0] for line in str(said).splitlines()]
     assert titles == ["endpoint", "login", "tls", *["limits"] * 6, *["switched off"] * 3, "reader"]
+
+
+@pytest.mark.parametrize(
+    ("host", "on_pin", "said"),
+    [
+        (PROXY, None, "let go and told of"),
+        (PROXY, "raise", "refused"),
+        (PROXY, "ignore", "not looked for"),
+        (INSTANCE, None, "not looked for"),
+    ],
+)
+def test_what_is_done_about_pins_is_said(host: str, on_pin: str | None, said: str) -> None:
+    assert describe(host=host, on_pin=on_pin, sslrootcert=__file__).pins.startswith(said)
