@@ -55,7 +55,7 @@ class Plan:
 
     environments: int = 500
     database_connections: int = 10
-    invocations: int = 10
+    invocations: int = 4
     at_once: int = 24
 
 
