@@ -213,6 +213,29 @@ def test_the_rest_of_a_copy_that_has_failed_reaches_no_other_client(
         assert answered.result(5) == 1
 
 
+def test_a_flush_behind_the_last_sync_holds_no_database_connection(postgres: LocalPostgres) -> None:
+    statement = [
+        (b"P", b"\0SELECT 1/0\0\0\0"),
+        (b"B", b"\0\0\0\0\0\0\0\0"),
+        (b"E", b"\0\0\0\0\0"),
+        (b"S", b""),
+        (b"H", b""),
+    ]
+    with (
+        make_proxy(postgres, is_tls_required=False) as proxy,
+        closing(connect(proxy, postgres.password, is_tls=False)) as client,
+        socket.socket(fileno=os.dup(client.fileno())) as raw,
+    ):
+        raw.settimeout(5)
+        raw.sendall(b"".join(message(*part) for part in statement))  # as psycopg does in a pipeline that has failed
+        heard = b""
+        while b"Z\0\0\0\5I" not in heard:
+            heard += raw.recv(1000)
+        raw.sendall(message(b"Q", b"SELECT 2\0"))
+        assert raw.recv(1000)[:1] == b"T"
+        wait_until(lambda: proxy.stats().borrowed_connections == 0)
+
+
 def test_copy_by_the_extended_protocol_goes_in(proxy: LocalRdsProxy, connection: Any) -> None:
     connection.execute("CREATE TABLE IF NOT EXISTS copied_so (id int)")
     pgconn = connection.pgconn

@@ -315,7 +315,7 @@ class PostgresSession(Session):
                 name = _strings(head, 1)[0] if kind == b"P" else head[6:].rstrip(b"\0")
                 self._expected.append(_Expected(kind if is_statement else b"-", name, head if kind == b"P" else b""))
                 self._is_unsynced = True
-            case b"B" | b"D" | b"E" | b"H":
+            case b"B" | b"D" | b"E":  # a flush needs no sync after it
                 self._is_unsynced = True
         if kind in b"QP" and self.record.pin_reason is None:
             text = head[5:].rstrip(b"\0") if kind == b"Q" else _strings(head, 2)[1]
