@@ -136,7 +136,7 @@ class MySqlSession(Session):
 
     async def _ask(self, request: bytes) -> bytes:
         self._write(wire.packet(self._sequence + 1, request))
-        self._sequence, body = await wire.read_packet(self.stream)
+        self._sequence, body = await self._hear(wire.read_packet(self.stream))
         return body
 
     # Requests.

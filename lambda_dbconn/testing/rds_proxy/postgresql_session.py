@@ -172,7 +172,7 @@ class PostgresSession(Session):
 
     async def _ask(self, request: bytes) -> bytes:
         self.stream.write(request)
-        kind, body = await wire.read_message(self.stream)
+        kind, body = await self._hear(wire.read_message(self.stream))
         if kind != b"p":
             raise StreamEndedError
         return body

@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 _COMMAND_TIMEOUT_S = 10.0
 _BACKLOG = 512
 _GOODBYE_TIMEOUT_S = 1.0
+_PAUSE_S = 0.1
 _ROUNDS_TO_CLOSE = 5  # of the loop, for sockets to be closed after they were given up
 
 _AUTH_MODES: tuple[AuthMode, ...] = get_args(AuthMode)
@@ -247,7 +248,12 @@ class LocalRdsProxy(ProxyOptions):
     async def _accept(self, listener: socket.socket, sessions: dict[asyncio.Task[None], Session]) -> None:
         session_class: type[Session] = PostgresSession if self.engine == "postgresql" else MySqlSession
         while True:
-            sock, _ = await self._loop.sock_accept(listener)
+            try:
+                sock, _ = await self._loop.sock_accept(listener)
+            except OSError as error:  # too many open files, for one: the next client may have more luck
+                self._ledger.write("ERROR", 0, f"A client could not be let in: {error}.")
+                await asyncio.sleep(_PAUSE_S)
+                continue
             session = session_class(self._core, sock)
             task = asyncio.create_task(session.run())
             sessions[task] = session
