@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import statistics
+import subprocess
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,16 @@ TARGET = 1.10
 
 _KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "example"}
 _MOMENT_S, _MOMENT = 1.8e9, "20270115T080000Z"
+# What of the way through botocore is its import, and what the making of a client; before any call.
+_PARTS = """
+import time
+from lambda_dbconn.credentials import secret_service
+began_s = time.perf_counter()
+import botocore.config, botocore.session
+imported_s = time.perf_counter()
+secret_service._make(botocore.session.get_session(), "us-east-1", connect_s=1.0, read_s=1.0)
+print(imported_s - began_s, time.perf_counter() - imported_s)
+"""
 _AT_THE_MOMENT = f"import time\ntime.time = lambda: {_MOMENT_S}\n"
 
 
@@ -47,7 +59,7 @@ def measure(engine: str, *, runs: int = 21) -> str:
             "secret, extension": (_BY_LIBRARY, {**by_secret, **extension.environment()}),
             "secret, botocore": (_BY_LIBRARY, by_secret),
         }
-        lines = [_compare(engine, static, paths, runs)]
+        lines = [_compare(engine, static, paths, runs), f"{engine:<11}{_parts(runs)}"]
         _let_the_token_in(server)
         signing = {"DB_AUTH": "iam", "DB_USER": server.user, "DB_SIGNING_HOST": server.host, "DB_REGION": REGION}
         by_iam = {"IAM": (_AT_THE_MOMENT + _BY_LIBRARY, {**where, **_KEYS, **signing})}
@@ -75,6 +87,15 @@ def _compare(
         f"ratio {1 + statistics.median(values) / bare_ms:.3f} (target {TARGET})"
         for name, values in added.items()
     )
+
+
+def _parts(runs: int) -> str:
+    figures: list[list[float]] = []
+    for _ in range(runs):
+        process = subprocess.run([sys.executable, "-c", _PARTS], stdout=subprocess.PIPE, check=True)
+        figures.append([float(text) * 1e3 for text in process.stdout.split()])
+    import_ms, client_ms = (statistics.median(column) for column in zip(*figures, strict=True))
+    return f"of that            importing botocore {import_ms:5.1f} ms   making its client {client_ms:5.1f} ms"
 
 
 def _token(server: LocalServer) -> Secret:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.credentials.wire_log import QuietWireLog
 from lambda_dbconn.errors import CredentialsError, without_frames
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment
@@ -23,6 +24,19 @@ _BETTER_ASK = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CREDENTIAL_EXPIRATION",
+)
+
+# What botocore raises when only somebody's hand can help; of the rest another try may be worth its time.
+_FINAL = frozenset(
+    (
+        "ConfigParseError",
+        "FileNotFoundError",
+        "ParserError",
+        "PartialCredentialsError",
+        "ProfileNotFound",
+        "UnauthorizedSSOTokenError",
+        "ValueError",
+    )
 )
 
 
@@ -72,7 +86,6 @@ class FunctionKeys:
     def _through_botocore(self) -> AwsKeys:
         outer = sys.exception()
         try:
-            from botocore.exceptions import BotoCoreError, ClientError
             from botocore.session import get_session
         except ImportError as exc:
             raise CredentialsError(
@@ -80,13 +93,15 @@ class FunctionKeys:
                 remedy=_REMEDY,
             ) from exc
         try:
-            if self._found is None:
-                self._found = get_session().get_credentials()
-            if self._found is not None:
-                return _keys(*self._found.get_frozen_credentials()[:3])
-        except (BotoCoreError, ClientError, RuntimeError) as exc:  # RuntimeError: refreshed, and still expired
+            with QuietWireLog():  # a role that is assumed has its keys in STS's answer
+                if self._found is None:
+                    self._found = get_session().get_credentials()
+                if self._found is not None:
+                    return _keys(*self._found.get_frozen_credentials()[:3])
+        except Exception as exc:  # noqa: BLE001 - keys that have expired are a RuntimeError, a bad address a ValueError…
+            name = type(exc).__name__
             raise CredentialsError(
-                f"no AWS keys could be had: {type(exc).__name__}: {exc}", remedy=_REMEDY, retryable=True
+                f"no AWS keys could be had: {name}: {exc}", remedy=_REMEDY, retryable=name not in _FINAL
             ) from without_frames(exc, outer=outer)
         raise CredentialsError("no AWS keys are to be found", remedy=_REMEDY)
 

@@ -57,6 +57,7 @@ _FAILURES = {
     "NoCredentialsError": ("Give the function a role.", False),
     "PartialCredentialsError": ("Give the function a role.", False),
     "CredentialRetrievalError": (_KEYS, True),
+    "RuntimeError": (_KEYS, True),  # refreshed, and still expired
     "NoRegionError": (_REGION, False),
     "InvalidRegionError": (_REGION, False),
     "ParamValidationError": ("Check SECRET_ID.", False),
@@ -92,7 +93,7 @@ class ServiceSource:
         """
         outer = sys.exception()
         try:
-            from botocore.exceptions import BotoCoreError, ClientError
+            from botocore.exceptions import ClientError
         except ImportError as exc:
             raise CredentialsError(
                 "Secrets Manager is to be asked, but botocore is not installed", remedy="Install lambda-dbconn[aws]."
@@ -104,7 +105,7 @@ class ServiceSource:
             if error is None:
                 return None
             raise error from without_frames(exc, outer=outer)
-        except BotoCoreError as exc:
+        except Exception as exc:  # noqa: BLE001 - keys that have expired are a RuntimeError, a bad address a ValueError…
             raise _failure(exc, secret_id) from without_frames(exc, outer=outer)
         if text is None:
             raise CredentialsError(f"the secret {secret_id!r} {BINARY}", remedy=STORE_TEXT)

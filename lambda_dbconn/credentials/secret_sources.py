@@ -12,7 +12,7 @@ from lambda_dbconn._typing import TYPE_CHECKING, Protocol
 from lambda_dbconn.credentials import let_forget
 from lambda_dbconn.credentials.aws_keys import FunctionKeys
 from lambda_dbconn.credentials.sigv4 import quoted
-from lambda_dbconn.errors import CredentialsError, without_frames
+from lambda_dbconn.errors import ConfigurationError, CredentialsError, without_frames
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment
 
@@ -26,6 +26,8 @@ BINARY = "is binary"
 STORE_TEXT = "Store it as text: a JSON object, as RDS does."
 
 _HOST, _PORT = "localhost", "2773"
+_PORT_VARIABLE = "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"
+_LARGEST_PORT = 65535
 _CONNECT_LIMIT_S = 0.2
 _OK = 200
 _LONGEST_ANSWER_BYTES = 1_000_000  # a secret has 65,536 at most
@@ -57,13 +59,16 @@ class ExtensionSource:
 
     Args:
         keys: Gives the session token that the extension asks for: the environment's, or under SnapStart botocore's.
+
+    Raises:
+        ConfigurationError: The variable that names its port does not.
     """
 
     name = "extension"
 
     def __init__(self, *, keys: Callable[[], AwsKeys] | None = None) -> None:
         self._keys = keys if keys is not None else FunctionKeys()
-        self._address = _HOST, int(environment("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT") or _PORT)
+        self._address = _HOST, _port()
 
     def is_there(self) -> bool:
         """Say whether this is Lambda, and something listens on the extension's port. Blocks for 0.2 s at most."""
@@ -124,6 +129,14 @@ class ExtensionSource:
                     break
                 answer += received
         return _status_and_text(answer)
+
+
+def _port() -> int:
+    text = environment(_PORT_VARIABLE) or _PORT
+    port = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_LARGEST_PORT)) else 0
+    if not 0 < port <= _LARGEST_PORT:
+        raise ConfigurationError(f"{_PORT_VARIABLE} is {text!r}; accepted: a port, from 1 to {_LARGEST_PORT}")
+    return port
 
 
 def _status_and_text(answer: bytes) -> tuple[int, Secret | None]:

@@ -1,7 +1,8 @@
 """Keeps botocore's wire log quiet while a secret goes over the wire.
 
-At the level DEBUG botocore (1.44) logs every answer's body, which is the secret, and every request's headers, which
-hold the session token. Whoever sets the root logger to DEBUG in a function wants neither in CloudWatch.
+At the level DEBUG botocore (1.44) logs every answer's body, which is the secret, or an assumed role's keys, and every
+request's headers, which hold the session token. Whoever sets the root logger to DEBUG in a function wants none of it
+in CloudWatch.
 """
 
 from __future__ import annotations

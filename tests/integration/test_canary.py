@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lambda_dbconn import ConnectionManager, CredentialsError, LambdaDbConnError, Secret, Settings
-from lambda_dbconn.credentials.aws_keys import AwsKeys
+from lambda_dbconn.credentials.aws_keys import AwsKeys, FunctionKeys
 from lambda_dbconn.credentials.iam import IamProvider
 from lambda_dbconn.credentials.secret_sources import ExtensionSource
 from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
@@ -22,6 +22,7 @@ from tests.support.secrets_manager import LocalSecretsManager, local_extension, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from lambda_dbconn import CredentialProvider
     from lambda_dbconn.events import Event
@@ -146,6 +147,35 @@ def test_a_chain_that_fails_shows_no_key(
     shown = fail(settings(server, auth="iam", signing_host="localhost", region="us-east-1"), caplog)
     assert "no AWS keys could be had" in shown
     assert CANARY not in shown
+
+
+def test_the_keys_of_a_role_that_is_assumed_are_not_shown(
+    server: LocalServer,
+    secrets_manager: LocalSecretsManager,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config").write_text(
+        "[profile base]\naws_access_key_id=AKIDBASE\naws_secret_access_key=example\n"
+        "[profile role]\nrole_arn=arn:aws:iam::123456789012:role/app\nsource_profile=base\nregion=us-east-1\n"
+    )
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    for name, value in {
+        "CONFIG_FILE": tmp_path / "config",
+        "PROFILE": "role",
+        "ENDPOINT_URL_STS": secrets_manager.url,
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", str(value))
+    keys = FunctionKeys()
+    shown = fail(
+        settings(server, auth="iam", signing_host="localhost", region="us-east-1"), caplog, IamProvider(keys=keys)
+    )
+    assumed = keys()
+    assert assumed.session_token is not None
+    assert "botocore" in shown
+    assert assumed.secret_access_key.reveal() not in shown
+    assert assumed.session_token.reveal() not in shown
 
 
 BAD_SECRETS: list[Any] = [CANARY, {"username": CANARY}, {"username": "app", "password": f"{CANARY}\0"}, [CANARY]]

@@ -233,7 +233,7 @@ def clear_postgres(own_postgres: LocalPostgres) -> LocalPostgres:
 
 
 def test_a_token_is_given_in_clear_to_a_verified_server_and_a_password_is_not(
-    clear_postgres: LocalPostgres, certificates: Certificates
+    clear_postgres: LocalPostgres, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = FakeClock()
     provider = IamProvider(keys=lambda: KEYS, clock=clock)
@@ -249,6 +249,9 @@ def test_a_token_is_given_in_clear_to_a_verified_server_and_a_password_is_not(
     given: Credentials = provider.fetch(chosen, Deadline(None, reserve_s=0, clock=clock))
     assert given.password is not None
     clear_postgres.execute(f"ALTER ROLE app PASSWORD '{given.password.reveal()}'")
+    # Under each of these, which libpq reads, the login would fail, were the setting left to libpq.
+    for name, value in {"CHANNELBINDING": "require", "GSSENCMODE": "require", "REQUIREAUTH": "scram-sha-256"}.items():
+        monkeypatch.setenv(f"PG{name}", value)
     db: ConnectionManager[Any] = ConnectionManager(chosen, credentials=provider)
     with db.connection(10) as connection:
         assert query(connection, "SELECT 1") == 1

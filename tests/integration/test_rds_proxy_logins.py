@@ -110,8 +110,10 @@ def test_what_is_no_token_is_refused(iam_proxy: LocalRdsProxy, bad: str) -> None
         assert WRONG_TOKEN[iam_proxy.engine] in refusal(iam_proxy, bad)
 
 
-def test_the_secrets_password_is_no_token(iam_proxy: LocalRdsProxy, server: LocalServer) -> None:
+def test_the_secrets_password_is_no_token_and_is_not_logged(iam_proxy: LocalRdsProxy, server: LocalServer) -> None:
     assert WRONG_TOKEN[iam_proxy.engine] in refusal(iam_proxy, server.password)
+    assert "its parameters are not those of a presigned request to connect" in iam_proxy.log()
+    assert server.password not in iam_proxy.log()
 
 
 def test_a_token_lets_nobody_in_without_a_secret_for_the_database(iam_proxy: LocalRdsProxy) -> None:
@@ -164,7 +166,7 @@ def test_a_token_with_any_character_changed_is_refused() -> None:
         if at >= is_cased_name:  # a parameter more, or one less
             with pytest.raises(TokenError):
                 verifier().verify(BOTOCORE_TOKEN[:at], user="lambda user@x", now_s=SIGNED_S)
-    for more in ("&Action=connect", "&X-Amz-Signature=00", "&More=1"):
+    for more in ("&Action=connect", "&X-Amz-Signature=00", "&More=1", "é"):
         with pytest.raises(TokenError):
             verifier().verify(BOTOCORE_TOKEN + more, user="lambda user@x", now_s=SIGNED_S)
 
@@ -433,3 +435,5 @@ def test_nothing_secret_is_in_the_log_the_records_or_a_repr(
 def test_an_option_that_its_engine_does_not_have_is_refused(postgres: LocalPostgres) -> None:
     with pytest.raises(ValueError, match="choose one of scram-sha-256, md5"):
         make_proxy(postgres, password_auth="caching_sha2_password")
+    with pytest.raises(ValueError, match="no auth 'IAM': choose one of iam, secret"):
+        make_proxy(postgres, auth="IAM")

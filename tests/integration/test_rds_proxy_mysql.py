@@ -119,6 +119,21 @@ def test_large_values_pass_in_both_directions(mariadb: LocalMariaDB, proxy: Loca
         mariadb.execute("SET GLOBAL max_allowed_packet = %s", before)
 
 
+def test_a_request_of_several_packets_that_gets_no_database_connection_fails_and_the_session_goes_on(
+    mariadb: LocalMariaDB,
+) -> None:
+    with (
+        make_proxy(mariadb, max_database_connections=1, borrow_timeout_s=0.2) as proxy,
+        clients(proxy, mariadb.password, 2, max_allowed_packet=64 << 20) as (busy, waiting),
+    ):
+        rows(busy, "BEGIN")
+        for _ in range(2):
+            with pytest.raises(pymysql.err.OperationalError, match="9501"):
+                value(waiting, f"SELECT '{'x' * 17_000_000}'")
+        rows(busy, "COMMIT")
+        assert value(waiting, "SELECT 1") == 1
+
+
 def test_unbuffered_rows_pass(connection: Any) -> None:
     with connection.cursor(pymysql.cursors.SSCursor) as cursor:
         cursor.execute("SELECT seq FROM seq_1_to_5000")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,6 +156,84 @@ def test_copy_goes_in_and_out(proxy: LocalRdsProxy, connection: Any) -> None:
             raise RuntimeError("no more")
     assert value(connection, "SELECT count(*) FROM copied") == 20_000
     assert proxy.stats().borrowed_connections == 0
+
+
+def message(kind: bytes, body: bytes) -> bytes:
+    return kind + (4 + len(body)).to_bytes(4) + body
+
+
+def fail_to_copy(raw: socket.socket, *, then: bytes, up_to: bytes) -> None:
+    """Copy what is no number, send more at once, and read until the server has said a certain thing."""
+    raw.sendall(message(b"Q", b"COPY never_copied FROM STDIN\0"))
+    assert raw.recv(1000)[:1] == b"G"
+    raw.sendall(message(b"d", b"no number\n") + then)
+    heard = b""
+    while up_to not in heard:
+        heard += raw.recv(1000)
+
+
+@pytest.fixture
+def failed_copy(postgres: LocalPostgres) -> Iterator[tuple[LocalRdsProxy, socket.socket, Any]]:
+    """A proxy with one database connection, a client's bare socket before a COPY, and another client."""
+    with (
+        make_proxy(postgres, max_database_connections=1, borrow_timeout_s=5, is_tls_required=False) as proxy,
+        closing(connect(proxy, postgres.password, is_tls=False)) as client,
+        closing(connect(proxy, postgres.password)) as other,
+        socket.socket(fileno=os.dup(client.fileno())) as raw,
+    ):
+        other.execute("CREATE TABLE IF NOT EXISTS never_copied (id int)")
+        raw.settimeout(5)
+        yield proxy, raw, other
+
+
+def test_the_rest_of_a_copy_that_has_failed_takes_no_database_connection(
+    failed_copy: tuple[LocalRdsProxy, socket.socket, Any],
+) -> None:
+    proxy, raw, other = failed_copy
+    fail_to_copy(raw, then=b"", up_to=b"Z\0\0\0\5I")
+    raw.sendall(message(b"d", b"1\n") + message(b"c", b""))
+    wait_until(lambda: proxy.sessions()[0].statements[-1].kind == "CopyDone")
+    assert value(other, "SELECT 1") == 1
+    assert proxy.stats().borrowed_connections == 0
+    raw.sendall(message(b"Q", b"SELECT 2\0"))
+    assert raw.recv(1000)[:1] == b"T"
+
+
+def test_the_rest_of_a_copy_that_has_failed_reaches_no_other_client(
+    failed_copy: tuple[LocalRdsProxy, socket.socket, Any],
+) -> None:
+    _, raw, other = failed_copy
+    late = message(b"d", b"x" * 1000)
+    fail_to_copy(raw, then=late[:10], up_to=b"invalid input syntax")
+    with ThreadPoolExecutor() as pool:
+        answered = pool.submit(value, other, "SELECT 1")
+        with pytest.raises(TimeoutError):
+            answered.result(0.2)
+        raw.sendall(late[10:])
+        assert answered.result(5) == 1
+
+
+def test_a_flush_behind_the_last_sync_holds_no_database_connection(postgres: LocalPostgres) -> None:
+    statement = [
+        (b"P", b"\0SELECT 1/0\0\0\0"),
+        (b"B", b"\0\0\0\0\0\0\0\0"),
+        (b"E", b"\0\0\0\0\0"),
+        (b"S", b""),
+        (b"H", b""),
+    ]
+    with (
+        make_proxy(postgres, is_tls_required=False) as proxy,
+        closing(connect(proxy, postgres.password, is_tls=False)) as client,
+        socket.socket(fileno=os.dup(client.fileno())) as raw,
+    ):
+        raw.settimeout(5)
+        raw.sendall(b"".join(message(*part) for part in statement))  # as psycopg does in a pipeline that has failed
+        heard = b""
+        while b"Z\0\0\0\5I" not in heard:
+            heard += raw.recv(1000)
+        raw.sendall(message(b"Q", b"SELECT 2\0"))
+        assert raw.recv(1000)[:1] == b"T"
+        wait_until(lambda: proxy.stats().borrowed_connections == 0)
 
 
 def test_copy_by_the_extended_protocol_goes_in(proxy: LocalRdsProxy, connection: Any) -> None:

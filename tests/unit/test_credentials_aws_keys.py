@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections import namedtuple
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lambda_dbconn import CredentialsError, Secret
 from lambda_dbconn.credentials.aws_keys import AwsKeys, FunctionKeys
 from tests.unit.conftest import CANARY, in_fresh_process
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Frozen = namedtuple("Frozen", ["access_key", "secret_key", "token"])  # noqa: PYI024 - botocore's own, which is untyped
 
@@ -158,9 +162,46 @@ def test_refreshed_keys_that_have_still_expired_are_never_signed_with(
     assert caught.value.retryable
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_CREDENTIAL_EXPIRATION", "tomorrow"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://192.0.2.1/keys"),
+        ("AWS_PROFILE", "nonesuch"),
+        ("AWS_SECRET_ACCESS_KEY", ""),
+    ],
+)
+def test_what_only_a_hand_can_mend_is_a_credentials_error_and_not_tried_again(
+    environment: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    for file in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        environment.setenv(file, str(tmp_path / "none"))
+    if name in {"AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_PROFILE"}:
+        environment.delenv("AWS_ACCESS_KEY_ID")
+    environment.setenv(name, value)
+    with pytest.raises(CredentialsError, match="no AWS keys could be had") as caught:
+        FunctionKeys()()
+    assert not caught.value.retryable
+
+
+def test_what_botocore_logs_of_the_keys_is_not_shown(
+    environment: pytest.MonkeyPatch, chain: Chain, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Assumed:
+        def get_frozen_credentials(self) -> Frozen:
+            logging.getLogger("botocore.parsers").debug("Response body: <SecretAccessKey>%s", CANARY)
+            return Frozen("AKIDCHAIN", CANARY, None)
+
+    environment.delenv("AWS_ACCESS_KEY_ID")
+    caplog.set_level(logging.DEBUG)
+    chain.found = Assumed()
+    assert FunctionKeys()().secret_access_key == Secret(CANARY)
+    assert CANARY not in caplog.text
+
+
 def test_without_botocore_the_error_says_what_to_install(environment: pytest.MonkeyPatch) -> None:
     environment.delenv("AWS_ACCESS_KEY_ID")
-    environment.setitem(sys.modules, "botocore.exceptions", None)
+    environment.setitem(sys.modules, "botocore.session", None)
     with pytest.raises(CredentialsError, match="botocore is not installed") as caught:
         FunctionKeys()()
     assert "lambda-dbconn[aws]" in caught.value.remedy

@@ -139,6 +139,8 @@ FAILURES = [
     (exceptions.NoRegionError(), False, "REGION"),
     (exceptions.ParamValidationError(report="x"), False, "SECRET_ID"),
     (exceptions.SSLError(endpoint_url="x", error="x"), False, "AWS_CA_BUNDLE"),
+    (RuntimeError("Credentials were refreshed, but the refreshed credentials are still expired."), True, "credentials"),
+    (ValueError("Invalid endpoint: x"), False, "configuration"),
     (exceptions.UnknownServiceError(service_name="x", known_service_names="y"), False, "configuration"),
 ]
 

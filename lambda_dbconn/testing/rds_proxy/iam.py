@@ -20,8 +20,11 @@ _ALGORITHM = "AWS4-HMAC-SHA256"
 _LONGEST_LIFE_S = 900
 _CLOCK_SKEW_S = 300
 _DATE_FORMAT = "%Y%m%dT%H%M%SZ"
-_REQUIRED = {"Action", "DBUser", "X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires"}
-_OPTIONAL = {"X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Security-Token"}
+_REQUIRED = {
+    *("Action", "DBUser", "X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires"),
+    *("X-Amz-SignedHeaders", "X-Amz-Signature"),
+}
+_OPTIONAL = {"X-Amz-Security-Token"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +69,10 @@ class TokenVerifier:
             TokenError: It does not.
         """
         endpoint, _, query = token.partition("/?")
+        fields = _fields(query)  # first of all: what is no token may be a password, and is not to be repeated
         if endpoint.lower() != f"{self.host}:{self.port}".lower():
             raise TokenError(f"it is for {endpoint[:100]!r} and not for {self.host}:{self.port}")
-        fields = _fields(query)
-        signature = fields.pop("X-Amz-Signature", "")
+        signature = fields.pop("X-Amz-Signature")
         if fields["Action"] != "connect" or fields["X-Amz-Algorithm"] != _ALGORITHM:
             raise TokenError("it is not a request to connect")
         if fields["DBUser"] != user:
@@ -82,7 +85,7 @@ class TokenVerifier:
         key = self.keys[key_id]
         if fields.get("X-Amz-Security-Token") != key.session_token:
             raise TokenError("it has another session token than its access key")
-        if not hmac.compare_digest(signature, self._signature(fields, key)):
+        if not hmac.compare_digest(signature.encode(), self._signature(fields, key).encode()):
             raise TokenError("its signature is wrong")
         _check_time(fields, now_s)
 

@@ -136,7 +136,7 @@ class MySqlSession(Session):
 
     async def _ask(self, request: bytes) -> bytes:
         self._write(wire.packet(self._sequence + 1, request))
-        self._sequence, body = await wire.read_packet(self.stream)
+        self._sequence, body = await self._hear(wire.read_packet(self.stream))
         return body
 
     # Requests.
@@ -156,8 +156,8 @@ class MySqlSession(Session):
             try:
                 await self._get_ready(command, text, size)
             except RefusedError as error:  # the client may ask again
-                await requests.drop(wire.HEADER_BYTES + size)
-                self._write(wire.error_packet(1, error.refusal))
+                await self._drop_packets(requests)
+                self._write(wire.error_packet(self._sequence + 1, error.refusal))
             else:
                 await self._pass_packets_on(requests)
                 if command not in _WITHOUT_ANSWER:
@@ -200,6 +200,13 @@ class MySqlSession(Session):
             size = int.from_bytes(await requests.peek(3), "little")
             await requests.pass_on(wire.HEADER_BYTES + size)
         await requests.flush()
+
+    async def _drop_packets(self, requests: Relay) -> None:
+        size = wire.LONGEST_PACKET_BYTES
+        while size == wire.LONGEST_PACKET_BYTES:
+            header = await requests.peek(wire.HEADER_BYTES)
+            size, self._sequence = int.from_bytes(header[:3], "little"), header[3]
+            await requests.drop(wire.HEADER_BYTES + size)
 
     def _pin_reason(self, command: int, text: bytes, size: int) -> str | None:
         if self.record.pin_reason is not None:

@@ -54,6 +54,7 @@ class Pool:
         self._idle: list[Any] = []  # the latest used last
         self._lent: set[Any] = set()
         self._opening = 0
+        self._generation = 0  # counts how often all connections were retired
         self._turn = asyncio.Lock()  # held by the first in the line; asyncio's is fair
         self._changed = asyncio.Event()
 
@@ -106,7 +107,8 @@ class Pool:
         self._changed.set()
 
     def retire(self, *, is_abrupt: bool) -> None:
-        """Close all connections: those lent when they come back, or, abruptly, at once."""
+        """Close all connections: those lent when they come back, or, abruptly, at once; those being made, when made."""
+        self._generation += 1
         for connection in [*self._idle, *self._lent]:
             connection.is_outdated = True
         for connection in self._idle:
@@ -126,8 +128,12 @@ class Pool:
                 if connection is not None:
                     return connection
                 self._opening += 1  # holds the place that the connection will take
+            generation = self._generation
             try:
-                return await connect()
+                connection = await connect()
+                if generation == self._generation:
+                    return connection
+                connection.stream.abort()  # it leads to where the database was
             except DatabaseUnavailableError:
                 await asyncio.sleep(_RETRY_S)
             finally:

@@ -26,13 +26,11 @@ if TYPE_CHECKING:
 # A little more than the longest text that does not pin, for a statement's name and its parameters' types.
 _INSPECTED_BYTES = LONGEST_TEXT_BYTES + 4096
 
-_ACCEPTED = {
-    name.lower(): name
-    for name in (
-        *("user", "database", "application_name", "client_encoding", "DateStyle", "TimeZone"),
-        *("extra_float_digits", "search_path"),
-    )
-}
+_ACCEPTED_NAMES = (
+    *("user", "database", "application_name", "client_encoding", "DateStyle", "TimeZone"),
+    *("extra_float_digits", "search_path"),
+)
+_ACCEPTED = {name.lower(): name for name in _ACCEPTED_NAMES}
 _KINDS = {
     b"Q": "Query",
     b"P": "Parse",
@@ -73,6 +71,8 @@ class PostgresSession(Session):
         self._is_unsynced = False
         self._is_broken = False
         self._answering: asyncio.Task[None] | None = None
+        self._is_whole = asyncio.Event()  # whether what was passed on ends with the end of a message
+        self._is_whole.set()
 
     @property
     def is_busy(self) -> bool:
@@ -172,7 +172,7 @@ class PostgresSession(Session):
 
     async def _ask(self, request: bytes) -> bytes:
         self.stream.write(request)
-        kind, body = await wire.read_message(self.stream)
+        kind, body = await self._hear(wire.read_message(self.stream))
         if kind != b"p":
             raise StreamEndedError
         return body
@@ -190,7 +190,9 @@ class PostgresSession(Session):
                     return
                 head = await requests.peek(min(size, _INSPECTED_BYTES)) if kind in _KINDS else header
                 if await self._prepare(requests, kind, head, size):
+                    self._is_whole.clear()
                     await requests.pass_on(size)
+                    self._is_whole.set()
         finally:
             if self._answering is not None:
                 self._answering.cancel()
@@ -204,12 +206,13 @@ class PostgresSession(Session):
         if self._is_broken:
             raise refused("postgresql", "terminated")
         if self.connection is None:
-            if kind in b"SH" and not self.is_busy:  # nothing to synchronise, so nobody to ask
+            # Nothing to synchronise, or the rest of a COPY that has failed, which a server ignores: nobody to ask.
+            if kind in b"SHdcf" and not self.is_busy:
                 await requests.drop(size)
                 self._write(wire.ready() if kind == b"S" else b"")
                 return False
             try:
-                await self._borrow_for(kind, head)
+                await self._borrow_for(requests, kind, head)
             except RefusedError as error:
                 await self._answer_without_database(requests, error.refusal)
                 return False
@@ -218,7 +221,7 @@ class PostgresSession(Session):
         self._expect(kind, head, size)
         return True
 
-    async def _borrow_for(self, kind: bytes, head: bytes) -> None:
+    async def _borrow_for(self, requests: Relay, kind: bytes, head: bytes) -> None:
         await self._borrow()
         assert self.connection is not None
         is_bind, is_describe = kind == b"B", kind == b"D"
@@ -228,7 +231,7 @@ class PostgresSession(Session):
             if self._told.get(name) != value:
                 self._told[name] = value
                 self._write(wire.parameter_status(name, value))
-        self._answering = asyncio.create_task(self._answer(self.connection))
+        self._answering = asyncio.create_task(self._answer(self.connection, requests))
 
     def _fits(self, connection: PostgresConnection) -> bool:
         return (connection.user, connection.database, connection.settings) == (
@@ -312,7 +315,7 @@ class PostgresSession(Session):
                 name = _strings(head, 1)[0] if kind == b"P" else head[6:].rstrip(b"\0")
                 self._expected.append(_Expected(kind if is_statement else b"-", name, head if kind == b"P" else b""))
                 self._is_unsynced = True
-            case b"B" | b"D" | b"E" | b"H":
+            case b"B" | b"D" | b"E":  # a flush needs no sync after it
                 self._is_unsynced = True
         if kind in b"QP" and self.record.pin_reason is None:
             text = head[5:].rstrip(b"\0") if kind == b"Q" else _strings(head, 2)[1]
@@ -322,7 +325,7 @@ class PostgresSession(Session):
 
     # Answers.
 
-    async def _answer(self, connection: PostgresConnection) -> None:
+    async def _answer(self, connection: PostgresConnection, requests: Relay) -> None:
         """Hand on what the server says until the connection can go back."""
         answers = Relay(connection.stream, self.stream)
         kind = b""
@@ -338,15 +341,24 @@ class PostgresSession(Session):
                 if ready and not self.is_busy:
                     self._end_request()
                     if ready[5:] == b"I" and self.record.pin_reason is None:
-                        self._give_back()
-                        self._write(answers.unsent())
-                        return
+                        await self._finish_request(requests, answers)
+                        if not self.is_busy:
+                            self._give_back()
+                            self._write(answers.unsent())
+                            return
         except StreamEndedError:
             await answers.flush()
             self._lose_connection(has_been_told=kind == b"E")
         except Exception:  # noqa: BLE001 - nobody else would see it
             self._log("ERROR", traceback.format_exc())
             self.stream.abort()
+
+    async def _finish_request(self, requests: Relay, answers: Relay) -> None:
+        """Let the rest of a COPY that has failed go where it belongs, rather than to the connection's next user."""
+        if not self._is_whole.is_set():
+            await answers.flush()
+            await self._is_whole.wait()
+        await requests.flush()
 
     def _take_note(self, connection: PostgresConnection, kind: bytes) -> None:
         expected = self._expected

@@ -8,9 +8,9 @@ import socket
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, get_args
 
-from lambda_dbconn.testing.rds_proxy.core import Core, PasswordAuth, ProxyOptions, Target
+from lambda_dbconn.testing.rds_proxy.core import AuthMode, Core, PasswordAuth, ProxyOptions, Target
 from lambda_dbconn.testing.rds_proxy.ledger import Ledger, SessionRecord, Stats
 from lambda_dbconn.testing.rds_proxy.mysql_session import MySqlSession
 from lambda_dbconn.testing.rds_proxy.postgresql_session import PostgresSession
@@ -28,8 +28,10 @@ _T = TypeVar("_T")
 _COMMAND_TIMEOUT_S = 10.0
 _BACKLOG = 512
 _GOODBYE_TIMEOUT_S = 1.0
+_PAUSE_S = 0.1
 _ROUNDS_TO_CLOSE = 5  # of the loop, for sockets to be closed after they were given up
 
+_AUTH_MODES: tuple[AuthMode, ...] = get_args(AuthMode)
 _PASSWORD_AUTH: dict[str, tuple[PasswordAuth, ...]] = {
     "postgresql": ("scram-sha-256", "md5"),
     "mysql": ("caching_sha2_password", "mysql_native_password"),
@@ -74,6 +76,8 @@ class LocalRdsProxy(ProxyOptions):
     host = "localhost"
 
     def __post_init__(self) -> None:
+        if self.auth not in _AUTH_MODES:
+            raise ValueError(f"no auth {self.auth!r}: choose one of {', '.join(_AUTH_MODES)}")
         choices = _PASSWORD_AUTH.get(self.engine, ())
         if self.password_auth is None and choices:
             self.password_auth = choices[0]
@@ -246,7 +250,12 @@ class LocalRdsProxy(ProxyOptions):
     async def _accept(self, listener: socket.socket, sessions: dict[asyncio.Task[None], Session]) -> None:
         session_class: type[Session] = PostgresSession if self.engine == "postgresql" else MySqlSession
         while True:
-            sock, _ = await self._loop.sock_accept(listener)
+            try:
+                sock, _ = await self._loop.sock_accept(listener)
+            except OSError as error:  # too many open files, for one: the next client may have more luck
+                self._ledger.write("ERROR", 0, f"A client could not be let in: {error}.")
+                await asyncio.sleep(_PAUSE_S)
+                continue
             session = session_class(self._core, sock)
             task = asyncio.create_task(session.run())
             sessions[task] = session

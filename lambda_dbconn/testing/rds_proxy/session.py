@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lambda_dbconn.testing.rds_proxy.ledger import SessionRecord
 from lambda_dbconn.testing.rds_proxy.stream import StreamEndedError
@@ -13,11 +13,14 @@ from lambda_dbconn.testing.rds_proxy.texts import RefusedError
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Awaitable
 
     from lambda_dbconn.testing.rds_proxy.core import Core
     from lambda_dbconn.testing.rds_proxy.pool import DatabaseConnection
     from lambda_dbconn.testing.rds_proxy.stream import Stream
     from lambda_dbconn.testing.rds_proxy.texts import Refusal
+
+_T = TypeVar("_T")
 
 _GREETING_TIMEOUT_S = 60.0  # PostgreSQL's own
 
@@ -152,6 +155,15 @@ class Session(ABC):
         self._active_s = asyncio.get_running_loop().time()
         if self.core.delay_s:
             await asyncio.sleep(self.core.delay_s)
+
+    async def _hear(self, reading: Awaitable[_T]) -> _T:
+        """Wait for what a client that is logging in says, for as long as it may take to greet.
+
+        Raises:
+            TimeoutError: It says nothing.
+        """
+        async with asyncio.timeout(_GREETING_TIMEOUT_S):
+            return await reading
 
     def _end_request(self) -> None:
         self._active_s = asyncio.get_running_loop().time()
