@@ -1,4 +1,7 @@
-"""Draw what became of the fleet's invocations, as SVG: `python -m benchmarks.picture OUT.svg`, for PostgreSQL."""
+"""Draw what became of the fleet's invocations: `python -m benchmarks.picture OUT.svg`, for PostgreSQL.
+
+The same figures go to standard output, as a table in Markdown.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,20 @@ def draw(outcomes: Sequence[Outcome], plan: Plan) -> str:
     )
 
 
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return the figures in Markdown."""
+    lines = [
+        "| Sessions | Succeeded | Failed | Median | p99 | Connections to the database | Logins |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {outcome.title} | {outcome.succeeded} | {outcome.failed} | {outcome.percentile_ms(50):.1f} ms | "
+        f"{outcome.percentile_ms(99):.1f} ms | {outcome.database_connections} | {outcome.connects} |"
+        for outcome in outcomes
+    ]
+    return "\n".join(lines)
+
+
 def _row(outcome: Outcome, top: int) -> str:
     share = outcome.succeeded / max(1, outcome.succeeded + outcome.failed)
     good = round(_BAR_WIDTH * share)
@@ -68,7 +85,9 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m benchmarks.picture OUT.svg", file=sys.stderr)
         return 2
     plan = Plan()
-    Path(arguments[0]).write_text(draw(list(outcomes("postgresql", plan)), plan), encoding="utf-8")
+    found = list(outcomes("postgresql", plan))
+    Path(arguments[0]).write_text(draw(found, plan), encoding="utf-8")
+    print(table(found))
     return 0
 
 

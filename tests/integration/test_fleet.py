@@ -48,7 +48,9 @@ def test_without_a_proxy_the_servers_limit_is_met(outcomes: dict[str, fleet.Outc
 
 def test_the_picture_shows_each_way(outcomes: dict[str, fleet.Outcome]) -> None:
     drawn = ET.fromstring(picture.draw(list(outcomes.values()), PLAN))
+    rows = picture.table(list(outcomes.values())).splitlines()
     texts = [element.text or "" for element in drawn.iter() if element.tag.endswith("text")]
     for outcome in outcomes.values():
         assert outcome.title in texts
+        assert any(row.startswith(f"| {outcome.title} | {outcome.succeeded} | {outcome.failed} |") for row in rows)
         assert f"{outcome.database_connections} to the database, {outcome.connects} logins" in texts
