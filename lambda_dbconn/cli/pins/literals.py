@@ -77,7 +77,8 @@ def literals(source: str) -> list[Literal]:
             tree = ast.parse(source)
         nodes = list(ast.walk(tree))
         sent = _sent(nodes)
-        found = [_literal(root, parts, sent) for root, parts in _texts(nodes)]
+        continued = {number for number, line in enumerate(source.split("\n"), start=1) if line.endswith("\\")}
+        found = [_literal(root, parts, sent, continued) for root, parts in _texts(nodes)]
     except SyntaxError as error:
         raise UnreadableError(f"is not Python: {error.msg}", error.lineno) from error
     except ValueError as error:
@@ -162,7 +163,7 @@ def _name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
-def _literal(root: ast.expr, parts: list[Part], sent: set[ast.AST]) -> Literal:
+def _literal(root: ast.expr, parts: list[Part], sent: set[ast.AST], continued: set[int]) -> Literal:
     pieces: list[str] = []
     places: list[int] = []
     lines: list[int] = []
@@ -170,7 +171,7 @@ def _literal(root: ast.expr, parts: list[Part], sent: set[ast.AST]) -> Literal:
     for part in parts:
         text = PLACEHOLDER if part is None else _text(part)
         first = lines[-1] if part is None and lines else (part or root).lineno
-        for piece, line in _in_lines(text, first, part):
+        for piece, line in _in_lines(text, first, part, is_continued=first in continued):
             pieces.append(piece)
             places.append(size)
             lines.append(line)
@@ -185,11 +186,11 @@ def _literal(root: ast.expr, parts: list[Part], sent: set[ast.AST]) -> Literal:
     )
 
 
-def _in_lines(text: str, first: int, part: Part) -> Iterator[tuple[str, int]]:
+def _in_lines(text: str, first: int, part: Part, *, is_continued: bool) -> Iterator[tuple[str, int]]:
     """Yield a text in pieces with the line of each; if it has other lines than its source, all are the first."""
     pieces = text.split("\n")
     spanned = (part.end_lineno or first) - first if part is not None else 0
-    is_continued = spanned == len(pieces)  # as after an opening quote with a backslash
+    is_continued = is_continued and spanned == len(pieces)  # a backslash after the opening quote
     is_alike = is_continued or spanned == len(pieces) - 1
     for number, piece in enumerate(pieces, start=int(is_continued)):
         yield piece + ("\n" if number - is_continued < len(pieces) - 1 else ""), first + (number if is_alike else 0)

@@ -40,16 +40,15 @@ def search(engine: str, language: Language, text: str) -> Iterator[Finding]:
     Raises:
         UnreadableError: It is not Python.
     """
-    lines = text.split("\n")
+    allowed = {number for number, line in enumerate(text.split("\n"), start=1) if _ALLOWED.search(line)}
     if language == "sql":
         for found in find(engine, text):
-            if not _ALLOWED.search(lines[found.line - 1]):
+            if found.line not in allowed:
                 yield Finding(line=found.line, shown=found.shown, rule=found.rule)
         return
     for literal in literals(text):
         for line, found in _of_literal(engine, literal):
-            around = (line, literal.first_line, literal.last_line)
-            if not any(_ALLOWED.search(lines[number - 1]) for number in around):
+            if allowed.isdisjoint((line, literal.first_line, literal.last_line)):
                 yield Finding(line=line, shown=found.shown.replace(PLACEHOLDER, "…"), rule=found.rule)
 
 
