@@ -16,6 +16,7 @@ NEEDED = [
     "pyproject.toml",
     "Makefile",
     ".ci",
+    ".pre-commit-hooks.yaml",
 ]
 
 
