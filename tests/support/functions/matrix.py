@@ -82,7 +82,8 @@ def touch(connection: Any, event: dict[str, Any]) -> None:
 def plain(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Do the same as many a handler does: with a connection of the driver's own, and no limit to its wait."""
     with closing(connect()) as connection:
-        touch(connection, event)
+        if "name" in event:
+            touch(connection, event)
         connection.commit()
     return {"pid": os.getpid()}
 
