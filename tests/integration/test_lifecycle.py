@@ -18,6 +18,7 @@ from lambda_dbconn.testing.runtime_api import LocalRuntime
 from tests.support import functions
 from tests.support.clients import wait_until
 from tests.support.lock_times import make_things, new_thing
+from tests.support.stage import STATEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,7 +249,8 @@ def test_a_statement_that_was_interrupted_leaves_no_thread_no_timer_and_no_conne
         before = invoke(runtime)["threads"]
     with function(own_server, handler="matrix.handler") as runtime:
         assert invoke(runtime, mark="within its time")["threads"] == before
-        interrupted = runtime.invoke({"mark": "", "name": new_thing(own_server), "sleep_s": 60}, timeout_s=1.5)
+        event = {"mark": "", "name": new_thing(own_server), "statement": STATEMENTS[own_server.engine]}
+        interrupted = runtime.invoke(event, timeout_s=1.5)
         assert interrupted.value["error"] == "DeadlineExceededError"
         assert (interrupted.value["threads"], interrupted.value["timers"]) == (before, [])
         wait_until(lambda: threads(runtime) == len(before) + POLLING)

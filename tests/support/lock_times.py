@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FUNCTIONS = Path(functions.__file__).parent
 TIMEOUT_S = 3
-STATEMENT_S = 6
+STATEMENTS = {"postgresql": "SELECT pg_sleep(6)", "mysql": "SELECT SLEEP(6)"}
 TABLE = "matrix_things"
 _LIMIT_S = 60.0
 
@@ -79,7 +79,7 @@ def measure(server: LocalServer, handler: str) -> LockTime:
         RuntimeUnavailableError: There is no emulator.
     """
     name = new_thing(server)
-    event = {"name": name, "sleep_s": STATEMENT_S, "mark": name}
+    event = {"name": name, "statement": STATEMENTS[server.engine], "mark": name}
     with (
         LocalEmulator(
             directory=FUNCTIONS, handler=handler, environment=variables(server), timeout_s=TIMEOUT_S

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lambda_dbconn.testing.runtime_api import LocalRuntime
 from tests.support.clients import wait_until
 from tests.support.lock_times import is_locked, new_thing, touches
-from tests.support.stage import RUNTIMES, STATEMENT_S
+from tests.support.stage import RUNTIMES, STATEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,7 +206,7 @@ def timed_out(stage: Stage) -> Row:
     locks = []
 
     def act() -> Invocation:
-        invocation = stage.ask(name=name, sleep_s=STATEMENT_S, timeout_s=_TIMEOUT_MID_QUERY_S)
+        invocation = stage.ask(name=name, statement=STATEMENTS[stage.server.engine], timeout_s=_TIMEOUT_MID_QUERY_S)
         locks.append(stage.lock_is_free(name))
         return invocation
 

@@ -20,7 +20,6 @@ import lambda_dbconn
 logging.getLogger("lambda_dbconn").setLevel(logging.DEBUG)
 
 SESSION = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT CONNECTION_ID()"}
-SLEEP = {"postgresql": "SELECT pg_sleep({})", "mysql": "SELECT SLEEP({})"}
 TOUCH = "UPDATE matrix_things SET touched = touched + 1 WHERE name = %s"
 
 
@@ -70,11 +69,11 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def touch(connection: Any, event: dict[str, Any]) -> None:
-    """Lock a row, and then wait, or fail, or both."""
+    """Lock a row, and then run a statement, or fail, or both."""
     with closing(connection.cursor()) as cursor:
         cursor.execute(TOUCH, [event["name"]])
-        if "sleep_s" in event:
-            cursor.execute(SLEEP[settings.engine].format(float(event["sleep_s"])))
+        if "statement" in event:
+            cursor.execute(event["statement"])
     if event.get("fails"):
         raise ValueError("the handler's own")
 
