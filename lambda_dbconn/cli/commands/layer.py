@@ -86,10 +86,13 @@ def command(
     from lambda_dbconn.cli.layer.building import Order, build
     from lambda_dbconn.cli.layer.runtime import Runtime
 
+    output = output or Path(f"lambda-dbconn-python{python}-{architecture}.zip")
+    if not output.absolute().parent.is_dir():
+        raise click.BadParameter(f"{output.parent} is not a directory", param_hint="--output")
     order = Order(
         runtime=Runtime(python=python, architecture=architecture),
         engines=engines,
-        output=output or Path(f"lambda-dbconn-python{python}-{architecture}.zip"),
+        output=output,
         source=source,
         bundle=bundle,
         like=like,

@@ -37,6 +37,15 @@ class Archive:
     unpacked_bytes: int
 
 
+def pack(contents: Contents, path: Path) -> None:
+    """Write a zip file whose bytes depend on nothing but these contents, and on zlib."""
+    with ZipFile(path, "w") as archive:
+        for name, content in sorted(contents.items()):
+            member = ZipInfo(name, _LONG_AGO)
+            member.create_system, member.external_attr = _UNIX, _READABLE_TO_ALL
+            archive.writestr(member, content, ZIP_DEFLATED, 9)
+
+
 def write(contents: Contents, path: Path) -> Archive:
     """Write a layer; one that was there before is replaced when the new one is whole.
 
@@ -50,11 +59,7 @@ def write(contents: Contents, path: Path) -> Archive:
         )
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        with ZipFile(unfinished, "w") as archive:
-            for name, content in sorted(contents.items()):
-                member = ZipInfo(name, _LONG_AGO)
-                member.create_system, member.external_attr = _UNIX, _READABLE_TO_ALL
-                archive.writestr(member, content, ZIP_DEFLATED, 9)
+        pack(contents, unfinished)
         unfinished.replace(path)
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error

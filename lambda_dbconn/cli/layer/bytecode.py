@@ -73,13 +73,11 @@ class Interpreter:
                 Path(place).parent.mkdir(parents=True, exist_ok=True)
                 Path(place).write_bytes(sources[module])
             job = json.dumps([[place, f"{ROOT}/{module}"] for place, module in places.items()])
-            # The rest of the environment stays: some Pythons do not start without it.
-            environ = {**os.environ, "PYTHONHASHSEED": "0"}
-            environ.pop("PYTHONPYCACHEPREFIX", None)
+            environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
             run = subprocess.run(  # noqa: S603 - an interpreter that was found and probed
-                [self.path, "-s", "-S", "-c", _COMPILE],
+                [self.path, "-P", "-s", "-S", "-c", _COMPILE],
                 input=job,
-                env=environ,
+                env={**environ, "PYTHONHASHSEED": "0"},
                 capture_output=True,
                 text=True,
                 check=False,

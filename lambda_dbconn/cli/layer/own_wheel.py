@@ -5,13 +5,13 @@ Never the package index's: a layer is to have the code that its owner has tested
 
 from __future__ import annotations
 
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from zipfile import ZipFile
 
 import click
 
 import lambda_dbconn
+from lambda_dbconn.cli.layer.archive import pack
 from lambda_dbconn.cli.layer.pip import run_pip
 
 NAME = "lambda-dbconn"
@@ -51,23 +51,17 @@ def _repacked(folder: Path) -> Path:
         )
     path = folder / f"lambda_dbconn-{version}-py3-none-any.whl"
     package = Path(lambda_dbconn.__file__).parent
-    with ZipFile(path, "w") as wheel:
-        for file in sorted(package.rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
-                wheel.writestr(f"lambda_dbconn/{file.relative_to(package).as_posix()}", file.read_bytes())
-        for name, content in _metadata_of(installed).items():
-            wheel.writestr(f"lambda_dbconn-{version}.dist-info/{name}", content)
-    return path
-
-
-def _metadata_of(installed: Distribution) -> dict[str, bytes]:
-    """Return what a wheel's `.dist-info` has, by name in it."""
-    kept = {}
+    contents = {
+        f"lambda_dbconn/{file.relative_to(package).as_posix()}": file.read_bytes()
+        for file in package.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
     for file in installed.files or ():
         name = file.as_posix().partition(".dist-info/")[2]
         if name in _METADATA or name.startswith("licenses/"):
-            kept[name] = file.read_binary()
-    return kept
+            contents[f"lambda_dbconn-{version}.dist-info/{name}"] = file.read_binary()
+    pack(contents, path)
+    return path
 
 
 def _built(checkout: Path, *, folder: Path) -> Path:

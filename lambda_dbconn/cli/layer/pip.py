@@ -16,7 +16,7 @@ def run_pip(subcommand: str, *arguments: str, purpose: str) -> None:
     Raises:
         click.ClickException: It failed; with what pip calls errors.
     """
-    command = [sys.executable, "-m", "pip", subcommand, *_QUIETLY, *arguments]
+    command = [sys.executable, "-P", "-m", "pip", subcommand, *_QUIETLY, *arguments]
     run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own Python's pip
     if run.returncode != 0:
         raise click.ClickException(f"{purpose}: {_why(run.stderr)}")
