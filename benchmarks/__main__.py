@@ -1,14 +1,21 @@
-"""Run all benchmarks, or those named: `python -m benchmarks [warm] [observers] [cold] [credentials] [pinning]`."""
+"""Run all benchmarks, or those named: `python -m benchmarks [warm] [cold] [layer] …`."""
 
 from __future__ import annotations
 
 import platform
 import sys
 
-from benchmarks import cold, credentials, observers, pinning, warm
+from benchmarks import cold, credentials, layer, observers, pinning, warm
 from benchmarks.subjects import SERVERS
 
-_BENCHMARKS = {"warm": warm, "observers": observers, "cold": cold, "credentials": credentials, "pinning": pinning}
+_BENCHMARKS = {
+    "warm": warm,
+    "observers": observers,
+    "cold": cold,
+    "credentials": credentials,
+    "pinning": pinning,
+    "layer": layer,  # asks PyPI
+}
 
 
 def main(names: list[str]) -> int:

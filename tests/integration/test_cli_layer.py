@@ -47,12 +47,11 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(f"PIP_{name}", value)
     make_wheel(folder, "tenacity", "9.2.1")
     backport = "typing-extensions>=4.6 ; python_version < '3.13'"
-    for version, tags in {"3.2.13": ["manylinux2014"], "3.3.9": ["manylinux_2_28"]}.items():
+    for version, platform in {"3.2.13": "manylinux2014", "3.3.9": "manylinux_2_28"}.items():
         requires = [backport, "colours ; sys_platform == 'win32'", f"psycopg-binary=={version} ; extra == 'binary'"]
         make_wheel(folder, "psycopg", version, requires=requires, extras=["binary"])
-        for tag in tags:
-            for abi in ("cp311-cp311", "cp312-cp312", "cp313-cp313"):
-                make_wheel(folder, "psycopg-binary", version, tag=f"{abi}-{tag}_aarch64")
+        for abi in ("cp311", "cp312", "cp313", "cp314"):
+            make_wheel(folder, "psycopg-binary", version, tag=f"{abi}-{abi}-{platform}_aarch64")
     return folder
 
 
@@ -66,14 +65,14 @@ def app(folder: Path) -> Path:
     )
 
 
-def resolved(tmp_path: Path, python: str, *, versions: dict[str, str] | None = None) -> dict[str, str]:
+def resolved(tmp_path: Path, python: str) -> dict[str, str]:
     folder = tmp_path / "work"
     folder.mkdir()
     wheels = resolve(
         app(tmp_path),
         engines=["postgresql"],
         runtime=Runtime(python=python, architecture="arm64"),
-        versions=versions or {},
+        versions={},
         folder=folder,
     )
     return {wheel.name: wheel.version for wheel in wheels}
@@ -104,10 +103,29 @@ def test_what_the_index_does_not_have_is_a_failure_that_says_what_and_for_which_
     assert not list(tmp_path.glob("*new.zip*"))
 
 
+def layer_of_ours(tmp_path: Path, name: str, *arguments: str, python: str = "3.13", **environ: str) -> BuiltLayer:
+    own = str(app(tmp_path))
+    call = ["--python", python, "--arch", "arm64", "--engine", "postgresql", "--from", own, "-o", name, *arguments]
+    run = run_command(*call, folder=tmp_path, environ=environ)
+    assert run.returncode == 0, run.stderr
+    return BuiltLayer.open(tmp_path / name, told=run.stderr)
+
+
 def test_the_versions_of_a_layer_are_kept_although_there_are_newer_ones(index: Path, tmp_path: Path) -> None:
-    make_wheel(index, "typing-extensions", "4.16.0")
-    found = resolved(tmp_path, "3.12", versions={"psycopg": "3.2.13", "psycopg-binary": "3.2.13"})
-    assert found["psycopg-binary"] == "3.2.13"
+    first = layer_of_ours(tmp_path, "first.zip")
+    make_wheel(index, "tenacity", "9.3")
+    assert layer_of_ours(tmp_path, "second.zip").versions == {**first.versions, "tenacity": "9.3"}
+    assert layer_of_ours(tmp_path, "third.zip", "--like", "first.zip").path.read_bytes() == first.path.read_bytes()
+
+
+@pytest.mark.usefixtures("index")
+def test_without_the_runtimes_python_the_layer_is_built_and_says_what_it_lacks(tmp_path: Path) -> None:
+    python = "3.14" if THIS_PYTHON != "3.14" else "3.13"
+    nowhere = {name: str(tmp_path) for name in ("PATH", "HOME", "PYENV_ROOT", "UV_PYTHON_INSTALL_DIR")}
+    layer = layer_of_ours(tmp_path, "layer.zip", python=python, **nowhere)
+    assert f"Bytecode: none, for there is no Python {python} on this machine." in layer.told
+    assert layer.manifest["bytecode"] is None
+    assert not list(layer.root.rglob("*.pyc"))
 
 
 def test_pip_is_not_disturbed_by_what_lies_in_the_folder(index: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ def make_wheel(
     extras: Iterable[str] = (),
     files: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a wheel that pip accepts; by default its only module is `name`."""
+    """Write a wheel that pip accepts, the same bytes each time; by default its only module is `name`."""
     metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nLicense: MIT"]
     metadata += [f"Provides-Extra: {extra}" for extra in extras]
     metadata += [f"Requires-Dist: {requirement}" for requirement in requires]
@@ -30,8 +30,8 @@ def make_wheel(
     folder.mkdir(parents=True, exist_ok=True)
     with ZipFile(path, "w") as wheel:
         for file, content in (files or {f"{written}.py": f"VERSION = {version!r}\n"}).items():
-            wheel.writestr(file, content)
-        wheel.writestr(f"{about}/METADATA", "\n".join(metadata) + "\n\n")
-        wheel.writestr(f"{about}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
-        wheel.writestr(f"{about}/RECORD", "")
+            wheel.writestr(ZipInfo(file), content)
+        wheel.writestr(ZipInfo(f"{about}/METADATA"), "\n".join(metadata) + "\n\n")
+        wheel.writestr(ZipInfo(f"{about}/WHEEL"), f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
+        wheel.writestr(ZipInfo(f"{about}/RECORD"), "")
     return path
