@@ -2,7 +2,8 @@
 
 pip takes wheels for another platform, but judges the environment markers of their requirements by the Python that it
 runs on: on Python 3.13 it leaves out what psycopg needs on 3.12. So the requirements are followed once more, with
-the runtime's own markers, until nothing is missing; what only this machine needs is left out.
+the runtime's own markers, until nothing is missing; what only this machine needs is left out, although pip insists
+that there be a wheel of it.
 """
 
 from __future__ import annotations
@@ -104,23 +105,24 @@ def _download(wanted: Iterable[str], *, runtime: Runtime, constraints: Path, fol
 
 def _follow(root: str, *, wheels: Mapping[str, Wheel], environment: Mapping[str, str]) -> tuple[list[Wheel], list[str]]:
     """Follow the requirements from the root on; return the wheels that are reached, and what none of them is."""
-    open_, seen = [Requirement(root)], set[tuple[str, str]]()
+    pending = [Requirement(root)]
+    followed: set[tuple[str, str]] = set()
     needed: dict[str, Wheel] = {}
-    missing: list[str] = []
-    while open_:
-        requirement = open_.pop()
+    missing: set[str] = set()
+    while pending:
+        requirement = pending.pop()
         name = canonicalize_name(requirement.name)
         wheel = wheels.get(name)
         if wheel is None or not requirement.specifier.contains(wheel.version, prereleases=True):
             requirement.marker = None  # pip would judge it again, by its own Python
-            missing.append(str(requirement))
+            missing.add(str(requirement))
             continue
         needed[name] = wheel
         for extra in {"", *requirement.extras}:
-            if (name, extra) not in seen:
-                seen.add((name, extra))
-                open_ += _requirements(wheel, {**environment, "extra": extra})
-    return list(needed.values()), sorted(set(missing))
+            if (name, extra) not in followed:
+                followed.add((name, extra))
+                pending += _requirements(wheel, {**environment, "extra": extra})
+    return list(needed.values()), sorted(missing)
 
 
 def _requirements(wheel: Wheel, environment: Mapping[str, str]) -> list[Requirement]:
