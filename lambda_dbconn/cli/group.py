@@ -20,6 +20,7 @@ _HELP = """A database connection that is always good, for AWS Lambda functions.
 \b
 Examples:
   lambda-dbconn local-proxy --engine postgresql
+  lambda-dbconn layer --python 3.13 --arch arm64 --engine postgresql
   lambda-dbconn local-proxy --help
 
 \b
