@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.certificates import Certificates
     from lambda_dbconn.testing.servers import LocalServer
 
+pytestmark = pytest.mark.once
+
 BOTH = "postgresql,mysql"
 OTHER: Architecture = "arm64" if HERE == "x86_64" else "x86_64"
 FOREIGN_PYTHON = "3.13" if THIS_PYTHON == "3.12" else "3.12"
