@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _IDLE = pq.TransactionStatus.IDLE
 _IN_TRANSACTION = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+_AS_OPENED = (True, None, None, None)  # autocommit, and what BEGIN is to say
 _MOST_READS = 1000  # of a session that talks without end: more than that is left to the ping
 
 # What may be answered to a server's demand: a password never in clear, a token (which is sent so) to nothing else.
@@ -98,8 +99,13 @@ class PostgresqlDriver:
         """Ask libpq, which tracks the state with each reply: no round trip."""
         status = connection.pgconn.transaction_status
         if status == _IDLE:
-            if not connection.autocommit:
-                connection.autocommit = True  # sends nothing outside a transaction
+            if (
+                connection.autocommit,
+                connection.read_only,
+                connection.isolation_level,
+                connection.deferrable,
+            ) != _AS_OPENED:
+                _put_back(connection)
             return SessionState.CLEAN
         return SessionState.IN_TRANSACTION if status in _IN_TRANSACTION else SessionState.UNUSABLE
 
@@ -111,7 +117,7 @@ class PostgresqlDriver:
             words.append(f"ISOLATION LEVEL {level}")
         if read_only:
             words.append("READ ONLY")
-        connection.execute(" ".join(words).encode())
+        psycopg.Cursor(connection).execute(" ".join(words).encode())  # not by a cursor class of the user's
 
     def commit(self, connection: Connection) -> None:
         """Commit. PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, silently: not here."""
@@ -219,6 +225,12 @@ def _prepared(pgconn: pq.abc.PGconn) -> Connection:
     connection.autocommit = True
     connection.prepare_threshold = None
     return connection
+
+
+def _put_back(connection: Connection) -> None:
+    """Let the next loan's transactions be the server's ordinary ones; sends nothing outside a transaction."""
+    connection.autocommit = True
+    connection.read_only = connection.isolation_level = connection.deferrable = None
 
 
 def _run(pgconn: pq.abc.PGconn, sql: bytes, timeout_s: float) -> None:

@@ -34,7 +34,9 @@ def _wait(
     cutoff: Cutoff = connection.cutoff
     try:
         if _HAS_TIMEOUT:
-            options["timeout"] = max(0.0, cutoff.left_s())
+            own_s = options.get("timeout")  # of `notifies`
+            left_s = max(0.0, cutoff.left_s())
+            options["timeout"] = left_s if own_s is None else min(own_s, left_s)
             return wait(gen, *arguments, **options)
         return wait(_until(cutoff, gen), *arguments, **options)
     except psycopg.OperationalError as error:
@@ -129,6 +131,9 @@ class _Watching:
 
     __slots__ = ()
     connection: WatchedConnection
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Keep from the user's classes that they have a subclass: they may register it, or ask for arguments."""
 
     def _execute_send(self, query: Any, **options: Any) -> None:
         self.connection.see(query.query)
