@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
@@ -12,7 +12,9 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
-from constructs import Construct
+
+if TYPE_CHECKING:
+    from constructs import Construct
 
 USER = "app"
 DATABASE = "shop"
@@ -74,14 +76,15 @@ class FunctionWithDatabase(cdk.Stack):
     Args:
         scope: The app.
         construct_id: The stack's name; also the proxy's and the function's.
-        vpc: Where it all is.
-        subnets: Private, in two or more availability zones, none of them in use1-az3 or usw1-az2, where RDS Proxy is not
-            to be had [RDS:rds-proxy]. Changing them replaces the proxy.
+        vpc_id: Where it all is.
+        subnets: Private ones, by availability zone: two or more, none of them in use1-az3 or usw1-az2, where RDS Proxy
+            is not to be had [RDS:rds-proxy]. Those are zone ids: which letter they have differs from account to
+            account. Changing the subnets replaces the proxy.
         engine: POSTGRESQL or MYSQL.
         auth: How the function logs in at the proxy: by a token that its own role signs, or by the secret.
         layer_zip: From `lambda-dbconn layer --python 3.13 --arch arm64 --engine postgresql,mysql -o layer.zip`.
-        has_secrets_manager_route: Whether the subnets reach Secrets Manager already, by a NAT gateway or by an interface
-            endpoint: a second endpoint with private DNS in the same VPC would be refused.
+        has_secrets_manager_route: Whether the subnets reach Secrets Manager already, by a NAT gateway or by an
+            interface endpoint: a second endpoint with private DNS in the same VPC would be refused.
         kwargs: For `Stack`.
     """
 
@@ -90,8 +93,8 @@ class FunctionWithDatabase(cdk.Stack):
         scope: Construct,
         construct_id: str,
         *,
-        vpc: ec2.IVpc,
-        subnets: ec2.SubnetSelection,
+        vpc_id: str,
+        subnets: dict[str, str],
         engine: Engine,
         auth: Literal["iam", "secret"],
         layer_zip: Path,
@@ -99,8 +102,14 @@ class FunctionWithDatabase(cdk.Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
-        self._vpc = vpc
-        self._subnets = subnets
+        self._vpc = ec2.Vpc.from_vpc_attributes(
+            self,
+            "Vpc",
+            vpc_id=vpc_id,
+            availability_zones=list(subnets),
+            isolated_subnet_ids=list(subnets.values()),
+        )
+        self._subnets = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)
         self._engine = engine
         self._function_group = self._security_group("FunctionSecurityGroup", "The function")
         self._proxy_group = self._security_group("ProxySecurityGroup", "RDS Proxy")
@@ -112,8 +121,8 @@ class FunctionWithDatabase(cdk.Stack):
         self._proxy = self._make_proxy(iam_auth=auth == "iam")
         self._reader = self._proxy.add_endpoint(
             "Reader",
-            vpc=vpc,
-            vpc_subnets=subnets,
+            vpc=self._vpc,
+            vpc_subnets=self._subnets,
             security_groups=[self._proxy_group],
             db_proxy_endpoint_name=f"{construct_id}-reader",
             target_role=rds.ProxyEndpointTargetRole.READ_ONLY,
@@ -205,7 +214,7 @@ class FunctionWithDatabase(cdk.Stack):
             max_connections_percent=90,  # the rest is for the rotation and for administrators
             max_idle_connections_percent=45,
             init_query=self._engine.init_query,
-            # No session_pinning_filters: the only one is for MySQL, and lets variables that one client sets reach others.
+            # No session_pinning_filters: the only one is for MySQL, and lets one client's variables reach others.
             vpc=self._vpc,
             vpc_subnets=self._subnets,
             security_groups=[self._proxy_group],  # in a shared VPC the default group may not be used [RDS:rds-proxy]
