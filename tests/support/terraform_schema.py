@@ -74,7 +74,9 @@ class Bindings:
         }
 
     def _accepted(self, name: str) -> dict[str, Any]:
-        required, optional, blocks = [], [], {}
+        required: list[str] = []
+        optional: list[str] = []
+        blocks: dict[str, Any] = {}
         init = self._method(name, "__init__")
         text = ast.get_docstring(self._classes[name]) or ast.get_docstring(init) or ""
         is_block = set(re.findall(r":param (\w+): \1 block\.", text))
@@ -92,7 +94,7 @@ class Bindings:
         assert annotation is not None
         found = [name for name in re.findall(r"\w+", ast.unparse(annotation)) if name in self._classes]
         assert len(set(found)) == 1, found
-        return found[0]
+        return str(found[0])
 
     def _method(self, class_name: str, name: str) -> ast.FunctionDef:
         body = self._classes[class_name].body
