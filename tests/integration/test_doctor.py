@@ -126,7 +126,7 @@ def test_a_login_with_a_token_through_a_proxy_that_is_well(
     assert step(diagnosis, "proxy").facts == {"by_name": "proxy", "by_server": "shared"}
     assert "are told of" not in step(diagnosis, "pinning").found
     assert step(diagnosis, "pinning").facts["on_pin"] == "warn"
-    assert proxy.stats().pinned == 0
+    assert proxy.stats().pins == {}
 
 
 def test_who_signs_is_not_known_where_sts_is_not_to_be_had(
@@ -547,4 +547,4 @@ def test_time_that_runs_out_leaves_the_rest_for_another_time(patient: Patient, s
 
 
 def test_the_package_itself_exports_no_more_for_it() -> None:
-    assert "doctor" not in lambda_dbconn.__several_
+    assert "doctor" not in lambda_dbconn.__all__
