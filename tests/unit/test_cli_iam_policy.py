@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -123,7 +122,7 @@ def test_what_is_not_known_is_marked_and_said_with_the_command_that_finds_it() -
 
 
 def test_nothing_is_said_when_all_is_known() -> None:
-    assert run(*[IAM], "--resource-id", PRX, "--account", ACCOUNT).stderr == ""
+    assert run(IAM, "--resource-id", PRX, "--account", ACCOUNT).stderr == ""
     assert run(BY_SECRET).stderr == ""
 
 
