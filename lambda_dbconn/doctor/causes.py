@@ -8,6 +8,8 @@ to resources in an Amazon VPC". The order is our judgement.
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.credentials.secret_content import STORE_AS_RDS
+from lambda_dbconn.credentials.secret_sources import STORE_TEXT
 from lambda_dbconn.doctor.report import Cause
 from lambda_dbconn.errors import (
     AuthenticationError,
@@ -22,6 +24,13 @@ from lambda_dbconn.tls import RDS_BUNDLE_URL
 if TYPE_CHECKING:
     from lambda_dbconn.errors import LambdaDbConnError
     from lambda_dbconn.settings import Settings
+
+_OF_THE_CONTENT = (STORE_AS_RDS, STORE_TEXT)  # a secret was read, and is not of the right shape
+
+_BETWEEN = Cause(
+    cause="something between here and the server takes connections and cannot pass them on",
+    fix="Look at the tunnel, load balancer or firewall, and whether its target is up.",
+)
 
 
 def of_settings(error: LambdaDbConnError) -> tuple[Cause, ...]:
@@ -47,13 +56,13 @@ def of_dns(settings: Settings, *, is_temporary: bool) -> tuple[Cause, ...]:
     )
     resolver = Cause(
         cause="no resolver can be reached",
-        fix="Switch enableDnsSupport on for the VPC, and let the subnet's network ACL pass port 53.",
+        fix="Switch enableDnsSupport on for the VPC, or see that the name servers of its DHCP options can be reached.",
     )
     return (resolver, misspelt, private) if is_temporary else (misspelt, private, resolver)
 
 
 def of_tcp(settings: Settings, kind: str) -> tuple[Cause, ...]:
-    """No address takes a connection: `refused`, `unreachable` or `silent`."""
+    """No address takes a connection: `refused`, `reset`, `unreachable` or `silent`."""
     port = settings.variable("port")
     stands = "proxy" if settings.is_proxy else "database"
     standard = PORTS[settings.engine]
@@ -72,6 +81,8 @@ def of_tcp(settings: Settings, kind: str) -> tuple[Cause, ...]:
     )
     if kind == "refused":
         return (wrong_port, stopped)
+    if kind == "reset":
+        return (_BETWEEN, stopped, wrong_port)
     if kind == "unreachable":
         return (no_route, wrong_port)
     return (
@@ -103,10 +114,6 @@ def of_tls(settings: Settings, kind: str) -> tuple[Cause, ...]:
         cause="the server is starting, stopping or failing over, or has no connection left",
         fix="Wait, and look at its connections.",
     )
-    between = Cause(
-        cause="something between here and the server takes connections and cannot pass them on",
-        fix="Look at the tunnel, load balancer or firewall, and whether its target is up.",
-    )
     wrong_ca = Cause(
         cause=f"{root} does not hold the authority that signed the certificate",
         fix="A proxy's certificate is of Amazon's public authorities: leave the variable unset. A direct host's is of "
@@ -130,10 +137,10 @@ def of_tls(settings: Settings, kind: str) -> tuple[Cause, ...]:
         ),
         "refused": (hung_up, other_engine),
         "other protocol": (other_engine,),
-        "silent": (between, hung_up, other_engine),
-        "closed": (hung_up, between, other_engine),
+        "silent": (_BETWEEN, other_engine, hung_up),
+        "closed": (hung_up, _BETWEEN, other_engine),
         "version": (too_old, other_engine),
-        "other": (too_old, between, other_engine),
+        "other": (too_old, _BETWEEN, other_engine),
         "chain": (
             wrong_ca,
             Cause(
@@ -175,26 +182,23 @@ def of_trust(settings: Settings, error: LambdaDbConnError) -> tuple[Cause, ...]:
 
 def of_credentials(settings: Settings, error: LambdaDbConnError) -> tuple[Cause, ...]:
     """Nothing could be had to log in with."""
-    first = (Cause(cause=error.message, fix=error.remedy),)
+    said = Cause(cause="what it says", fix=error.remedy)
+    if isinstance(error, ConfigurationError):
+        return (said,)
     if settings.auth == "iam":
-        return (
-            *first,
-            Cause(cause="the function has no role, or its keys have expired", fix="Give it one; see who signs."),
-        )
-    if settings.auth == "secret":
-        return (
-            *first,
-            Cause(
-                cause="the role may not read the secret, or not decrypt it",
-                fix="Allow secretsmanager:GetSecretValue, and kms:Decrypt for a key of your own: "
-                "lambda-dbconn iam-policy prints the least policy.",
-            ),
-            Cause(
-                cause="the function has no way to Secrets Manager",
-                fix="Give its VPC an interface endpoint for Secrets Manager, or a NAT gateway.",
-            ),
-        )
-    return first
+        return (Cause(cause="the function has no role, or its keys have expired", fix="Give it a role."), said)
+    if settings.auth != "secret" or error.remedy in _OF_THE_CONTENT:
+        return (said,)
+    permission = Cause(
+        cause="the role may not read the secret, or not decrypt it",
+        fix="Allow secretsmanager:GetSecretValue, and kms:Decrypt for a key of your own: lambda-dbconn iam-policy "
+        "prints the least policy.",
+    )
+    route = Cause(
+        cause="the function has no way to Secrets Manager",
+        fix="Give its VPC an interface endpoint for Secrets Manager, or a NAT gateway.",
+    )
+    return (said, route, permission) if error.retryable else (said, permission, route)
 
 
 def of_login(settings: Settings, error: LambdaDbConnError) -> tuple[Cause, ...]:
@@ -308,13 +312,17 @@ def _refused_password(settings: Settings) -> tuple[Cause, ...]:
     )
 
 
-def of_silence() -> tuple[Cause, ...]:
+def of_silence(settings: Settings) -> tuple[Cause, ...]:
     """A statement of the examination was not answered in time."""
+    overloaded = Cause(cause="the database is overloaded, or failing over", fix="Look at its load and its events.")
+    if not settings.is_proxy:
+        return (overloaded,)
     return (
         Cause(
-            cause="the proxy had no database connection to give", fix="Look at its metrics, and for pinned sessions."
+            cause="the proxy had no database connection to give",
+            fix="Look at its DatabaseConnections metrics, and for pinned sessions.",
         ),
-        Cause(cause="the database is overloaded", fix="Look at its load."),
+        overloaded,
     )
 
 

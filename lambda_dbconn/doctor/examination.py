@@ -206,7 +206,7 @@ class _Way:
         try:
             finding = question(self.settings, self._connection)
         except DeadlineExceededError as error:
-            raise StepFailedError(f"no answer within {limit_s:.2f} s", causes.of_silence()) from error
+            raise StepFailedError(f"no answer within {limit_s:.2f} s", causes.of_silence(self.settings)) from error
         self._driver.cut_off(self._connection, None)
         return finding
 

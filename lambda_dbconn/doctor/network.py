@@ -111,4 +111,6 @@ def _kind(failures: list[OSError]) -> str:
         return "refused"
     if any(error.errno in _UNREACHABLE for error in failures):
         return "unreachable"
+    if any(isinstance(error, ConnectionError) for error in failures):
+        return "reset"
     return "silent"

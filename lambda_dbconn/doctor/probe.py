@@ -56,7 +56,7 @@ def secured(settings: Settings, trust: Trust, sock: socket.socket, timeout_s: fl
     except TimeoutError as error:
         said = f"the server accepted the connection and then was silent for {timeout_s:.2f} s"
         raise StepFailedError(said, causes.of_tls(settings, "silent")) from error
-    except (ConnectionError, ssl.SSLEOFError) as error:
+    except OSError as error:  # reset, ended, or no longer connected
         said = "the server closed the connection instead of agreeing to TLS"
         raise StepFailedError(said, causes.of_tls(settings, "closed")) from error
     finally:

@@ -32,6 +32,7 @@ def test_all_is_well_and_the_exit_code_is_0(server: LocalServer) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert done.stdout.rstrip().endswith("All is well.")
     assert server.password not in done.stdout
+    assert "\x1b" not in done.stdout
 
 
 def test_a_wrong_password_is_shown_as_a_failed_login_with_its_causes_and_exit_code_1(server: LocalServer) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambda_dbconn.doctor import examine_environment
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.doctor import Diagnosis, Step
 
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "find-out-what-is-wrong.md"
 NOBODY = "http://127.0.0.1:1"
 
 # Of AWS's keys there is what the test gives, and STS is not to be had, unless the test says where it is.
@@ -56,15 +59,24 @@ class Patient:
         assert "X-Amz-Signature" not in shown
         return diagnosis
 
-    def failure(self, name: str, **arguments: Any) -> Step:
-        """Examine, and return the step that is the first to fail: this one, with causes and what to do."""
+    def failure(self, *names: str, **arguments: Any) -> Step:
+        """Examine, and return the step that is the first to fail: one of these, with causes and what to do."""
         diagnosis = self.examine(**arguments)
         assert not diagnosis.is_well
         failed = [step for step in diagnosis.steps if step.status == "failed"]
-        assert [step.name for step in failed][:1] == [name], str(diagnosis)
+        assert failed, str(diagnosis)
+        assert failed[0].name in names, str(diagnosis)
         assert failed[0].causes
         assert all(cause.cause and cause.fix for cause in failed[0].causes)
+        if os.environ.get("DB_ENGINE") == "postgresql" and "settings" not in names:
+            assert [text for text in texts_of(failed[0]) if text not in PAGE.read_text()] == []
         return failed[0]
+
+
+def texts_of(step: Step) -> list[str]:
+    """Return the texts of a step's causes, with the port and the user that the documentation has."""
+    texts = [text.replace("for somebody", "for app") for cause in step.causes for text in (cause.cause, cause.fix)]
+    return [re.sub(r"(?<=TCP port )\d+|(?<=Let port )\d+", "5432", text) for text in texts]
 
 
 def statuses(diagnosis: Diagnosis) -> dict[str, str]:

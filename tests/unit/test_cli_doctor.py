@@ -26,7 +26,9 @@ STEPS = (
 
 
 def shown(diagnosis: Diagnosis, *, is_terminal: bool = False, width: int = 100) -> str:
-    console = Console(file=io.StringIO(), width=width, force_terminal=is_terminal, color_system="standard")
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=is_terminal, color_system="standard" if is_terminal else None
+    )
     show(diagnosis, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

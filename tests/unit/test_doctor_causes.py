@@ -47,7 +47,7 @@ def check(found: tuple[Cause, ...]) -> None:
 def test_every_way_to_fail_has_causes_with_something_to_do(settings: Settings) -> None:
     for is_temporary in (True, False):
         check(causes.of_dns(settings, is_temporary=is_temporary))
-    for kind in ("refused", "unreachable", "silent"):
+    for kind in ("refused", "reset", "unreachable", "silent"):
         check(causes.of_tcp(settings, kind))
     for kind in TLS_KINDS:
         check(causes.of_tls(settings, kind))
@@ -57,7 +57,7 @@ def test_every_way_to_fail_has_causes_with_something_to_do(settings: Settings) -
         check(causes.of_credentials(settings, found))
     check(causes.of_trust(settings, errors.ConfigurationError("no")))
     check(causes.of_reader(settings))
-    check(causes.of_silence())
+    check(causes.of_silence(settings))
     check(causes.of_query())
 
 

@@ -67,3 +67,28 @@ def test_one_address_that_does_not_answer_is_noted_and_the_other_is_taken(monkey
         assert sock is here
     assert finding.facts["addresses"]["10.0.0.1"] == "no answer"
     assert "passes over" in finding.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        ([ConnectionRefusedError(111, "refused")], "PORT is not"),
+        ([TimeoutError("timed out"), ConnectionRefusedError(111, "refused")], "PORT is not"),
+        ([ConnectionResetError(104, "reset")], "something between"),
+        ([OSError(113, "No route to host")], "no VPC"),
+        ([TimeoutError("timed out")], "security group"),
+    ],
+)
+def test_the_kind_of_the_failure_decides_what_is_likeliest(
+    monkeypatch: pytest.MonkeyPatch, errors: list[OSError], words: str
+) -> None:
+    pending = list(errors)
+
+    def fail(*_: object) -> None:
+        raise pending.pop(0)
+
+    monkeypatch.setattr(socket, "create_connection", fail)
+    tried = [f"10.0.0.{number}" for number in range(len(errors))]
+    with pytest.raises(StepFailedError) as caught:
+        network.connected(local(host=PROXY, prefix="", **REMOTE), tried, 1.0)
+    assert words in caught.value.causes[0].cause
