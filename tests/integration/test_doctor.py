@@ -130,6 +130,19 @@ def test_a_login_with_a_token_through_a_proxy_that_is_well(
     assert proxy.stats().pins == {}
 
 
+def test_to_ask_who_signs_logs_no_key_at_debug(
+    patient: Patient,
+    make_proxy: Callable[..., LocalRdsProxy],
+    secrets_manager: LocalSecretsManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG")
+    patient.set(variables(make_proxy()), AWS_KEYS, AWS_ENDPOINT_URL_STS=secrets_manager.url)
+    assert patient.examine().is_well
+    assert "botocore" in caplog.text
+    assert CANARY not in f"{caplog.text}{[vars(record) for record in caplog.records]}"
+
+
 def test_who_signs_is_not_known_where_sts_is_not_to_be_had(
     patient: Patient, make_proxy: Callable[..., LocalRdsProxy]
 ) -> None:
