@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 
 import pytest
-from click.testing import CliRunner
 from rich.console import Console
 
 from lambda_dbconn.cli.doctor.showing import show
-from lambda_dbconn.cli.group import CommandGroup
 from lambda_dbconn.doctor.report import Cause, Diagnosis, Step
+from tests.support.command_line import run
 
 STEPS = (
     Step(name="dns", status="passed", duration_ms=1.25, found="10.0.0.1", notes=("it is [bold]old[/bold]",)),
@@ -69,6 +68,6 @@ def test_a_narrow_terminal_loses_nothing() -> None:
 
 @pytest.mark.parametrize("arguments", [["--prefix", "no-prefix"], ["--timeout", "0"]])
 def test_a_wrong_option_is_one_line(arguments: list[str]) -> None:
-    result = CliRunner().invoke(CommandGroup.default(), ["doctor", *arguments])
+    result = run("doctor", *arguments)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert arguments[0] in result.stderr

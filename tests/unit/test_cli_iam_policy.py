@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from lambda_dbconn.cli.group import CommandGroup
+from tests.support import command_line
 from tests.unit.conftest import CANARY, INSTANCE, PROXY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from click.testing import Result
+    from tests.support.command_line import Outcome
 
 ACCOUNT = "123456789012"
 PRX = "prx-0123456789abcdef0"
@@ -44,14 +43,13 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def run(environ: dict[str, str], *arguments: str) -> Result:
-    command = CommandGroup.default()
-    return CliRunner().invoke(command, ["iam-policy", *arguments], env=environ, prog_name="lambda-dbconn")
+def run(environ: dict[str, str], *arguments: str) -> Outcome:
+    return command_line.run("iam-policy", *arguments, environ=environ)
 
 
 def policy(environ: dict[str, str], *arguments: str) -> dict[str, Any]:
     result = run(environ, *arguments)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, result.stderr
     found: dict[str, Any] = json.loads(result.stdout)
     return found
 
