@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.credentials import CredentialProvider, Credentials
     from lambda_dbconn.deadline import InvocationContext
     from lambda_dbconn.description import Description
+    from lambda_dbconn.doctor import Diagnosis
     from lambda_dbconn.drivers.driver import Driver
     from lambda_dbconn.events import Observer
     from lambda_dbconn.lease import Slot
@@ -265,6 +266,21 @@ class ConnectionManager(Generic[C]):
 
         fallback = self._lender.fallback
         return describe(self.settings, self._credentials, fallback.address if fallback else None)
+
+    def doctor(self, context: InvocationContext | float | Deadline | None = None) -> Diagnosis:
+        """Find out, step by step, what is wrong between here and the server; `str()` of the result is for people.
+
+        Opens connections of its own, beside the cached one, and closes them; sends a few plain SELECT or SHOW, which
+        do not pin. Raises nothing that a step may meet. No secret is in the result.
+
+        Args:
+            context: As in `connection`; by default 30 seconds.
+        """
+        from lambda_dbconn.doctor import examine  # who is well does without
+
+        return examine(
+            self.settings, context=context, credentials=self._credentials, driver=self._driver, clock=self._clock
+        )
 
     def __repr__(self) -> str:
         stats = self.stats()
