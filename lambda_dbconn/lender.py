@@ -234,19 +234,19 @@ class Lender(Generic[C]):
             self._take_back(slot)
             return _OTHER
         limit_s = _CLEANING_LIMIT_S if slot.cutoff is None else self._lift_limit(slot, slot.cutoff)
+        failure = _OTHER
+        if error is not None:  # before the state is asked for, which puts attributes right that an error may be due to
+            failure, cause = self._found(slot, error)
+            if failure is Failure.BUSY or (failure is Failure.READ_ONLY and self._settings.is_read_only):
+                _add_note(cause, _NOTES[failure])
+            if failure is Failure.READ_ONLY and (is_read_only or self._settings.is_read_only):
+                failure = _OTHER
         state = self._state(slot, limit_s)
         if state is _CLEAN and error is None and slot.doom is None:
             slot.returned(self._monotonic(), self._wall())
             del self._lent[slot.thread]
             self._idle.append(slot)
             return _OTHER
-        failure = _OTHER
-        if error is not None:
-            failure, cause = self._found(slot, error)
-            if failure is Failure.BUSY or (failure is Failure.READ_ONLY and self._settings.is_read_only):
-                _add_note(cause, _NOTES[failure])
-            if failure is Failure.READ_ONLY and (is_read_only or self._settings.is_read_only):
-                failure = _OTHER
         if slot.doom == "deadline":
             failure = _OTHER  # whoever is short of time is not to try again
         try:

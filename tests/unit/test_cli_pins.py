@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
@@ -27,7 +28,11 @@ MISSED = {SENT: {"postgresql": 1, "mysql": 0}, UNSENT: {"postgresql": 7, "mysql"
 
 
 def run(*arguments: str, given: str | bytes | None = None) -> tuple[int, str, str]:
-    result = CliRunner().invoke(CommandGroup.default(), ["pins", *arguments], input=given, prog_name="lambda-dbconn")
+    # Before click 8.2 the two outputs are one, unless told otherwise.
+    options: dict[str, Any] = {} if "mix_stderr" not in signature(CliRunner).parameters else {"mix_stderr": False}
+    result = CliRunner(**options).invoke(
+        CommandGroup.default(), ["pins", *arguments], input=given, prog_name="lambda-dbconn"
+    )
     return result.exit_code, result.stdout, result.stderr
 
 
