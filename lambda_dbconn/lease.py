@@ -5,31 +5,37 @@ from __future__ import annotations
 import select
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn.clock import jitter
 from lambda_dbconn.drivers.driver import Failure, SessionState
+from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.liveness import WATCHED, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lambda_dbconn.clock import Clock
-    from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.deadline import Cutoff, Deadline
     from lambda_dbconn.events import ConnectionReplaced
 
 C = TypeVar("C")
 
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+
 
 class Slot(Generic[C]):
-    """A place for one connection: empty, idle or lent. Belongs to one thread at a time.
+    """A place for one connection: empty, idle or lent. Belongs to one holder at a time.
 
     Attributes:
         connection: The driver's connection; None when empty.
         poll: The bound `poll()` of its socket; `poll(0)` gives `[]` for silence.
         trusted_monotonic, trusted_wall: Until when a silent `poll()` is enough, by either clock.
-        thread: The identity of the thread that holds it, or was the last to.
+        holder: Who holds it, or was the last to: a thread's identity, or a task.
         loans: How many times the slot was lent, whichever connection was in it.
         cutoff: When what the caller does with it must end; None for no limit.
         vacated: How the last connection was given up, if the next one replaces it.
         is_condemned: `close()` came while it was lent: to be closed at return.
+        is_touched: A statement was sent that may have left something in the session.
     """
 
     __slots__ = (
@@ -43,11 +49,12 @@ class Slot(Generic[C]):
         "_returned_wall",
         "connection",
         "cutoff",
+        "holder",
         "is_condemned",
+        "is_touched",
         "limits",
         "loans",
         "poll",
-        "thread",
         "trusted_monotonic",
         "trusted_wall",
         "vacated",
@@ -59,7 +66,7 @@ class Slot(Generic[C]):
     poll: Callable[[int], list[tuple[int, int]]]
 
     def __init__(self) -> None:
-        self.thread = 0
+        self.holder: object = 0
         self.loans = 0
         self.vacated: ConnectionReplaced | None = None
         self.empty()
@@ -99,6 +106,7 @@ class Slot(Generic[C]):
         self.poll = _silence
         self.cutoff = None
         self.is_condemned = False
+        self.is_touched = False
         self.trusted_monotonic = self.trusted_wall = float("-inf")
 
     def events(self) -> int:
@@ -146,4 +154,35 @@ def discard_reason(state: SessionState, failure: Failure, *, was_cut: bool) -> s
 
 
 # After these nothing of a transaction was committed, and doing it again may succeed.
-RUN_AGAIN = frozenset((Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY))
+_RUN_AGAIN = frozenset((Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY))
+
+
+class Attempts:
+    """How often `run` may try, and how long it waits in between.
+
+    Args:
+        count: How often at most.
+        deadline: No pause is begun that it might cut off.
+
+    Raises:
+        ConfigurationError: `count` is less than 1.
+    """
+
+    def __init__(self, count: int, deadline: Deadline) -> None:
+        if count < 1:
+            raise ConfigurationError(f"the argument attempts is {count!r}; accepted: 1 or more")
+        self._left = count
+        self._deadline = deadline
+        self._longest_pause_s = _FIRST_PAUSE_S
+
+    def pause_s(self, failure: Failure) -> float | None:
+        """Return the pause after an attempt that failed so, or None: it was the last.
+
+        Drawn from a range that doubles each time.
+        """
+        self._left -= 1
+        longest_s = self._longest_pause_s
+        if self._left == 0 or failure not in _RUN_AGAIN or self._deadline.remaining_s() <= longest_s:
+            return None
+        self._longest_pause_s = min(2 * longest_s, _LONGEST_PAUSE_S)
+        return jitter(longest_s, share=1.0)

@@ -92,6 +92,7 @@ _FIELDS: dict[str, _Accepts] = {
     "max_lifetime_s": _seconds(1, 86400),
     "reserve_s": _seconds(0, 60),
     "max_connections": _whole(1, 100),
+    "reset": _one_of("seen", "always", "never"),
 }
 _REQUIRED = ("engine", "host", "port", "auth", "sslmode")
 
@@ -120,6 +121,7 @@ class Settings(Value):
         max_lifetime_s: A connection open for longer is replaced.
         reserve_s: Seconds of the invocation that are left to the handler for its answer.
         max_connections: How many threads of one invocation may hold a connection at once.
+        reset: Which loans the session is reset after: those `seen` to leave something in it, `always`, or `never`.
         prefix: Of the variables that these settings came from, for messages; None when built by hand.
     """
 
@@ -142,6 +144,7 @@ class Settings(Value):
     max_lifetime_s: float = 82800.0
     reserve_s: float = 0.5
     max_connections: int = 1
+    reset: str = "seen"
     prefix: str | None = None
 
     @classmethod
@@ -363,15 +366,16 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     auth = values.get("auth", Settings.auth)
     if auth in ("iam", "password") and values.get("user") is None:
         yield "user", f"{_label('user', prefix)} is not set; accepted: the database user's name"
+    hosts = [values[field] for field in ("host", "reader_host", "signing_host") if _is_host(values.get(field))]
+    if values.get("reset") == "always" and any(classify(host).is_proxy for host in hosts):
+        yield (
+            "reset",
+            f"{_label('reset', prefix)} is 'always', which would pin on RDS Proxy; accepted there: seen or never",
+        )
     if auth == "secret" and values.get("secret_id") is None:
         yield "secret_id", f"{_label('secret_id', prefix)} is not set, but {_label('auth', prefix)} is secret"
-    if values.get("sslmode") == "disable":
-        hosts = [values[field] for field in ("host", "reader_host", "signing_host") if _is_host(values.get(field))]
-        if auth == "iam" or any(classify(host).is_rds for host in hosts):
-            yield (
-                "sslmode",
-                f"{_label('sslmode', prefix)} is 'disable'; accepted with IAM or an RDS host: verify-full",
-            )
+    if values.get("sslmode") == "disable" and (auth == "iam" or any(classify(host).is_rds for host in hosts)):
+        yield "sslmode", f"{_label('sslmode', prefix)} is 'disable'; accepted with IAM or an RDS host: verify-full"
 
 
 def _fault(label: str, value: object, accepts: _Accepts) -> str:

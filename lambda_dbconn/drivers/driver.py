@@ -50,6 +50,12 @@ class Driver(Protocol[C]):
             ConnectError: With the cause and its remedy; `retryable` says whether a later try may succeed.
         """
 
+    def watch(self, connection: C, see: Callable[[str | bytes], None]) -> None:
+        """Let `see` be called with the text of each statement before it is sent; what it raises must keep it back.
+
+        Called once, before anyone else has the connection; never without a reason, for it costs each statement.
+        """
+
     def fileno(self, connection: C) -> int:
         """Return the socket's file descriptor, for `poll()`. Never blocks."""
 
@@ -77,6 +83,12 @@ class Driver(Protocol[C]):
 
     def rollback(self, connection: C, *, timeout_s: float) -> None:
         """Roll back: one round trip; raises whatever comes when it fails or takes too long."""
+
+    def reset(self, connection: C, *, timeout_s: float) -> None:
+        """Put a clean session back to what it was at login; raises whatever comes when it fails or takes too long.
+
+        PostgreSQL: one round trip; MySQL: two or three.
+        """
 
     def cut_off(self, connection: C, cutoff: Cutoff | None) -> None:
         """Let every wait of the caller's end at `cutoff`, by what `cutoff.cut` then returns; None takes that back."""

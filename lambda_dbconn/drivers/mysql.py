@@ -41,6 +41,7 @@ else:
 _GOODBYE_LIMIT_S = 0.05
 _BIT_S = 0.01
 _PLUGIN_CANNOT_LOAD = 2059
+_COM_RESET_CONNECTION = 0x1F
 _CLEAN = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 _STATE_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT | SERVER_STATUS.SERVER_STATUS_IN_TRANS
 
@@ -115,12 +116,17 @@ class Connection(_Base):
     """PyMySQL's connection, all of whose waits can be given an end, also while it logs in."""
 
     _result: Any
+    db: Any
+    charset: str
+    collation: str | None
     server_thread_id: tuple[int]
     server_status: int
 
     isolation: str | None = None  # the session's own level, while another one is set
     address: str  # that it is connected to
+    names: tuple[str, str | None]  # the character set and collation of its login
     cutoff: Cutoff | None = None  # of the invocation that it is lent to
+    see: Callable[[str | bytes], None] | None = None  # each statement is shown to it
     _ends_at: float | None = None
     _limited: _LimitedSocket | None = None
 
@@ -149,6 +155,24 @@ class Connection(_Base):
     def fileno(self) -> int:
         """Return the socket's file descriptor."""
         return self._sock.fileno()
+
+    def query(self, sql: Any, unbuffered: bool = False) -> int:  # noqa: FBT001, FBT002 - PyMySQL's signature
+        """Send a query, unless the watcher raises."""
+        if self.see is not None:
+            self.see(bytes(sql) if isinstance(sql, bytearray) else sql)
+        return super().query(sql, unbuffered)
+
+    def select_db(self, db: Any) -> None:
+        """Select another database, which the watcher is shown as the statement that it stands for."""
+        if self.see is not None:
+            self.see("USE")
+        super().select_db(db)
+
+    def set_character_set(self, charset: Any, collation: Any = None) -> None:
+        """Change the character set, which the watcher is shown as the statement that it stands for."""
+        if self.see is not None:
+            self.see("SET NAMES")
+        super().set_character_set(charset, collation)
 
     # All that PyMySQL sends and receives goes through these two, private as they are.
 
@@ -227,7 +251,12 @@ class MysqlDriver:
                 error = _meaning(exc, where, is_token=settings.auth == "iam")
             raise error from without_frames(exc, outer=outer)
         connection.limit(None)
+        connection.names = (connection.charset, connection.collation)
         return connection
+
+    def watch(self, connection: Connection, see: Callable[[str | bytes], None]) -> None:
+        """Let it show what it sends."""
+        connection.see = see
 
     def fileno(self, connection: Connection) -> int:
         """Return the socket's file descriptor."""
@@ -291,6 +320,24 @@ class MysqlDriver:
         connection.limit(time.monotonic() + timeout_s)
         connection.rollback()
         connection.limit(None)
+
+    def reset(self, connection: Connection, *, timeout_s: float) -> None:
+        """Send COM_RESET_CONNECTION, which PyMySQL 1.2.4 does not know, then what it leaves out or undoes.
+
+        Raises:
+            NotSupportedError: The login named no database, and there is no way back to none.
+        """
+        if connection.db is None:
+            raise pymysql.NotSupportedError("the session was in no database, and may be in one now")
+        see, connection.see = connection.see, None
+        connection.limit(time.monotonic() + timeout_s)
+        connection._execute_command(_COM_RESET_CONNECTION, b"")  # type: ignore[attr-defined] # noqa: SLF001
+        connection._read_ok_packet()  # type: ignore[attr-defined] # noqa: SLF001
+        connection.set_character_set(*connection.names)
+        connection.select_db(connection.db)
+        connection.autocommit(True)  # noqa: FBT003 - PyMySQL's signature; sent only if the server's default is off
+        connection.limit(None)
+        connection.isolation, connection.see = None, see
 
     def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
         """Let the caller's calls end with the invocation's time, or take that back."""
@@ -413,7 +460,8 @@ def _tcp(address: str, port: int, timeout_s: float) -> _LimitedSocket:
 
 
 def _set_isolation(connection: Connection, level: str) -> None:
-    connection.query(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
+    """Set the level, unseen: it is put back without a reset."""
+    pymysql.Connection.query(connection, f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
 
 
 def _has_unread_rows(connection: Connection) -> bool:

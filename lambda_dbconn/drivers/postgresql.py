@@ -19,7 +19,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from lambda_dbconn._typing import TYPE_CHECKING
-from lambda_dbconn.drivers import addresses
+from lambda_dbconn.drivers import addresses, watching
 from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
 from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
 from lambda_dbconn.proxy_messages import connect_error
@@ -74,6 +74,14 @@ class Connection(_Base):
                 self.pgconn.finish()
 
 
+class WatchedConnection(Connection):
+    """The same, whose statements are seen."""
+
+    see: Callable[[str | bytes], None]
+    cursor_factory = watching.Factory()
+    server_cursor_factory = watching.Factory()
+
+
 # From psycopg 3.3 on.
 _HAS_TIMEOUT = "timeout" in psycopg.Connection.wait.__code__.co_varnames
 
@@ -105,6 +113,11 @@ class PostgresqlDriver:
 
         return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
 
+    def watch(self, connection: Connection, see: Callable[[str | bytes], None]) -> None:
+        """Make it a connection whose cursors show what they send."""
+        connection.__class__ = WatchedConnection
+        watching.watch(connection, see)
+
     def fileno(self, connection: Connection) -> int:
         """Return the socket's file descriptor."""
         return connection.fileno()
@@ -135,8 +148,15 @@ class PostgresqlDriver:
         _run(connection.pgconn, b"SELECT 1", timeout_s)
 
     def state(self, connection: Connection, *, timeout_s: float) -> SessionState:  # noqa: ARG002 - libpq knows
-        """Ask libpq, which tracks the state with each reply: no round trip."""
-        status = connection.pgconn.transaction_status
+        """Ask libpq, which tracks the state with each reply: no round trip.
+
+        A result that is not read to its end, an unfinished COPY and a pipeline that was not left are unusable: to get
+        out of them may take as long as they do.
+        """
+        pgconn = connection.pgconn
+        status = pgconn.transaction_status
+        if pgconn.pipeline_status:
+            return SessionState.UNUSABLE
         if status == _IDLE:
             if not connection.autocommit:
                 connection.autocommit = True  # sends nothing outside a transaction
@@ -165,6 +185,15 @@ class PostgresqlDriver:
     def rollback(self, connection: Connection, *, timeout_s: float) -> None:
         """Roll back within the limit."""
         _run(connection.pgconn, b"ROLLBACK", timeout_s)
+
+    def reset(self, connection: Connection, *, timeout_s: float) -> None:
+        """Send DISCARD ALL, and forget the notifications that nobody has read."""
+        if connection.prepare_threshold is not None:
+            raise psycopg.NotSupportedError("statements were prepared, and psycopg would go on using them")
+        _run(connection.pgconn, b"DISCARD ALL", timeout_s)
+        backlog = connection._notifies_backlog  # noqa: SLF001 - `notifies()` would warn where there are handlers
+        if backlog:
+            backlog.clear()
 
     def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
         """Let the caller's calls end with the invocation's time, or take that back."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lambda_dbconn.drivers.driver import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from lambda_dbconn.deadline import Cutoff
     from lambda_dbconn.testing.fakes import FakeServer
@@ -41,6 +41,7 @@ class FakeConnection:
         is_silent: Whether the session is half-open: nothing comes back, not even an error.
         is_interrupted: Whether the server was asked to stop what it is doing for it.
         cutoff: When waits must end, while it is lent with a limit.
+        see: Each statement is shown to it.
         is_released: Whether the client has closed the socket.
         closes: How often the library has closed it: once is right.
         round_trips: How many messages the client has sent on it.
@@ -55,6 +56,7 @@ class FakeConnection:
         self.is_silent = False
         self.is_interrupted = False
         self.cutoff: Cutoff | None = None
+        self.see: Callable[[str | bytes], None] | None = None
         self.is_released = False
         self.closes = 0
         self.round_trips = 0
@@ -70,6 +72,8 @@ class FakeConnection:
 
     def execute(self, sql: str, _parameters: Iterable[Any] = ()) -> FakeCursor:
         """Send one statement."""
+        if self.see is not None:
+            self.see(sql)
         self._server.sql.append(sql)
         words = sql.upper().split()
         operation = words[0].lower() if words and words[0] in ("BEGIN", "COMMIT", "ROLLBACK") else "execute"

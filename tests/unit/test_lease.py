@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.drivers.driver import Failure, SessionState
-from lambda_dbconn.lease import RUN_AGAIN, Slot, discard_reason
+from lambda_dbconn.lease import Attempts, Slot, discard_reason
 from lambda_dbconn.liveness import Limits
 
 if TYPE_CHECKING:
@@ -53,8 +54,10 @@ def test_a_connection_comes_back_for_good_or_is_given_up_for_a_reason(
     assert discard_reason(state, failure, was_cut=True) == "deadline"
 
 
-def test_a_transaction_is_run_again_after_what_it_cannot_have_survived_only() -> None:
-    assert {Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY} == RUN_AGAIN
+@pytest.mark.parametrize("failure", Failure)
+def test_a_transaction_is_run_again_after_what_it_cannot_have_survived_only(failure: Failure, clock: FakeClock) -> None:
+    pause_s = Attempts(2, Deadline(None, reserve_s=0, clock=clock)).pause_s(failure)
+    assert (pause_s is not None) is (failure in {Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY})
 
 
 def test_a_new_slot_is_empty_silent_and_trusted_by_no_clock(clock: FakeClock) -> None:

@@ -142,6 +142,7 @@ def test_every_module_of_the_core_has_its_tests(module: str) -> None:
         "observers",
         "drivers.postgresql",
         "drivers.mysql",
+        "drivers.watching",
     }  # real servers, or trivial
     subject = "test_" + module.replace(".", "_")
     assert module in elsewhere or any(path.stem.startswith(subject) for path in TESTS.glob("test_*.py"))

@@ -54,6 +54,7 @@ def good_fields(draw: st.DrawFn) -> dict[str, Any]:
         "max_lifetime_s": draw(st.floats(1, 86400)),
         "reserve_s": draw(st.floats(0, 60)),
         "max_connections": draw(st.integers(1, 100)),
+        "reset": draw(st.sampled_from(["seen", "never"])),
     }
 
 

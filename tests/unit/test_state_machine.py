@@ -19,8 +19,8 @@ from lambda_dbconn import (
     DeadlineExceededError,
     TransactionAbortedError,
     TransactionLeftOpenError,
+    lease,
     liveness,
-    manager,
 )
 from lambda_dbconn.drivers.driver import Failure
 from lambda_dbconn.events import (
@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(liveness, "jitter", lambda seconds: seconds)
-        self.patch.setattr(manager, "jitter", lambda seconds, share: seconds * share / 2)
+        self.patch.setattr(lease, "jitter", lambda seconds, share: seconds * share / 2)
         self.clock = FakeClock()
         self.server = FakeServer(self.clock)
         self.observer = RecordingObserver()
