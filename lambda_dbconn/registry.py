@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     import psycopg
     import pymysql
 
+    from lambda_dbconn.async_manager import AsyncConnectionManager
     from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
 
 _managers: dict[tuple[object, ...], ConnectionManager[Any]] = {}
+_async_managers: dict[tuple[object, ...], AsyncConnectionManager[Any]] = {}
 _secrets: dict[tuple[str | None, str | None], SecretsManagerProvider] = {}  # those that were read for settings
 
 
@@ -58,8 +60,29 @@ def from_env(prefix: str = "DB_", *, engine: str | None = None) -> ConnectionMan
     if known is not None:
         return known
     # No lock: of two threads that get here at once both make a manager, and both return the first one's.
-    provider = _secrets.get((settings.secret_id, settings.region)) if settings.auth == "secret" else None
-    return _managers.setdefault(settings.identity, ConnectionManager(settings, credentials=provider))
+    return _managers.setdefault(settings.identity, ConnectionManager(settings, credentials=_provider(settings)))
+
+
+def async_from_env(prefix: str = "DB_") -> AsyncConnectionManager[psycopg.AsyncConnection[tuple[Any, ...]]]:
+    """Return this process's asyncio manager for the environment's settings, as `from_env` does; PostgreSQL only.
+
+    Raises:
+        ConfigurationError: With every fault at once, each naming its variable.
+        CredentialsError: The secret was needed and could not be read.
+    """
+    from lambda_dbconn.async_manager import AsyncConnectionManager
+
+    settings = Settings.from_env(prefix, engine="postgresql", read_secret=_read_secret)
+    known = _async_managers.get(settings.identity)
+    if known is not None:
+        return known
+    manager: AsyncConnectionManager[Any] = AsyncConnectionManager(settings, credentials=_provider(settings))
+    return _async_managers.setdefault(settings.identity, manager)
+
+
+def _provider(settings: Settings) -> SecretsManagerProvider | None:
+    """Return the provider that has read the secret for the settings already, if there is one."""
+    return _secrets.get((settings.secret_id, settings.region)) if settings.auth == "secret" else None
 
 
 def _read_secret(secret_id: str, region: str | None) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.drivers import addresses, watching
 from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
 from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
@@ -32,12 +32,15 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.credentials import Credentials
     from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.drivers.async_postgresql import AsyncConnection
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
 
     _Base = psycopg.Connection[Any]
 else:
     _Base = psycopg.Connection
+
+C = TypeVar("C", bound="Connection | AsyncConnection")
 
 _IDLE = pq.TransactionStatus.IDLE
 _IN_TRANSACTION = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
@@ -62,11 +65,10 @@ class Connection(_Base):
         if cutoff is None:
             return super().wait(gen, *arguments, **options)
         try:
-            if _HAS_TIMEOUT:
-                return super().wait(gen, *arguments, **{**options, "timeout": max(0.0, cutoff.left_s())})
-            return super().wait(_until(cutoff, gen), *arguments, **options)
+            gen, limit = within(cutoff.left_s(), options.pop("timeout", None), gen)
+            return super().wait(gen, *arguments, **{**options, **limit})
         except psycopg.OperationalError as error:
-            if error.sqlstate is not None or cutoff.left_s() > 0:
+            if not ended_in_vain(error, cutoff):
                 raise
             try:
                 raise cutoff.cut(self) from error
@@ -86,47 +88,73 @@ class WatchedConnection(Connection):
 _HAS_TIMEOUT = "timeout" in psycopg.Connection.wait.__code__.co_varnames
 
 
-def _until(cutoff: Cutoff, gen: PQGen[Any]) -> PQGen[Any]:
+def within(left_s: float | None, timeout_s: float | None, gen: PQGen[Any]) -> tuple[PQGen[Any], dict[str, Any]]:
+    """Return generator and options for psycopg's waits, such that they end with the shorter of the two limits."""
+    limits = [limit for limit in (left_s, timeout_s) if limit is not None]
+    if not limits:
+        return gen, {}
+    limit_s = max(0.0, min(limits))
+    if _HAS_TIMEOUT:
+        return gen, {"timeout": limit_s}
+    return _until(time.monotonic() + limit_s, gen), {}
+
+
+def ended_in_vain(error: psycopg.OperationalError, cutoff: Cutoff) -> bool:
+    """Say whether an error is the end of the invocation's time, and not the server's word."""
+    return error.sqlstate is None and cutoff.left_s() <= 0
+
+
+def _until(ends_at: float, gen: PQGen[Any]) -> PQGen[Any]:
     """Hand on what a generator waits for until the time is over; psycopg wakes it ten times a second."""
     try:
         wanted = next(gen)
         while True:
             ready = yield wanted
-            if cutoff.left_s() <= 0:
+            if time.monotonic() >= ends_at:
                 raise psycopg.OperationalError("the time is over")
             wanted = gen.send(ready)
     except StopIteration as end:
         return end.value
 
 
-class PostgresqlDriver:
-    """psycopg behind `lambda_dbconn.drivers.driver.Driver`."""
+class PostgresqlSessions(Generic[C]):
+    """What a driver knows and does without waiting, and opening, which blocks: for both of psycopg's connections."""
 
-    def open(self, settings: Settings, credentials: Credentials, trust: Trust, *, timeout_s: float) -> Connection:
+    _class: type[C]
+    _watched_class: type[C]
+
+    def _switch_autocommit_on(self, connection: C) -> None:
+        """Switch it on outside a transaction, which sends nothing."""
+        raise NotImplementedError
+
+    def open(self, settings: Settings, credentials: Credentials, trust: Trust, *, timeout_s: float) -> C:
         """Connect to the first address that answers; sends no SQL at all."""
         where = f"{settings.address} as {credentials.user!r}, database {settings.name or credentials.user!r}"
 
-        def open_one(address: str, limit_s: float) -> Connection:
+        def open_one(address: str, limit_s: float) -> C:
             pgconn = _start(settings, credentials, trust, address)
             _finish_connecting(pgconn, where, limit_s)
-            return _prepared(pgconn)
+            connection = self._class(pgconn)
+            connection.prepare_threshold = None
+            self._switch_autocommit_on(connection)
+            return connection
 
         return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
 
-    def watch(self, connection: Connection, see: Callable[[str | bytes], None]) -> None:
+    def watch(self, connection: C, see: Callable[[str | bytes], None]) -> None:
         """Make it a connection whose cursors show what they send."""
-        connection.__class__ = WatchedConnection
+        connection.__class__ = self._watched_class  # type: ignore[assignment] # a subclass of what it is
         watching.watch(connection, see)
 
-    def fileno(self, connection: Connection) -> int:
+    def fileno(self, connection: C) -> int:
         """Return the socket's file descriptor."""
         return connection.fileno()
 
-    def is_open(self, connection: Connection) -> bool:
+    def is_open(self, connection: C) -> bool:
         """Say whether the driver still believes in the connection."""
         return not connection.closed
 
-    def drain(self, connection: Connection) -> bool:
+    def drain(self, connection: C) -> bool:
         """Read notices, notifications and parameter changes; they are dispatched at the next statement.
 
         A session's last words (57P01, say) are read without complaint: only the end of file behind them raises.
@@ -143,11 +171,7 @@ class PostgresqlDriver:
             return False
         return True
 
-    def ping(self, connection: Connection, *, timeout_s: float) -> None:
-        """Run an empty-handed `SELECT 1`: one round trip to the database itself, also behind a proxy."""
-        _run(connection.pgconn, b"SELECT 1", timeout_s)
-
-    def state(self, connection: Connection, *, timeout_s: float) -> SessionState:  # noqa: ARG002 - libpq knows
+    def state(self, connection: C, *, timeout_s: float) -> SessionState:  # noqa: ARG002 - libpq knows
         """Ask libpq, which tracks the state with each reply: no round trip.
 
         A result that is not read to its end, an unfinished COPY and a pipeline that was not left are unusable: to get
@@ -159,49 +183,17 @@ class PostgresqlDriver:
             return SessionState.UNUSABLE
         if status == _IDLE:
             if not connection.autocommit:
-                connection.autocommit = True  # sends nothing outside a transaction
+                self._switch_autocommit_on(connection)
             return SessionState.CLEAN
         return SessionState.IN_TRANSACTION if status in _IN_TRANSACTION else SessionState.UNUSABLE
 
-    def begin(self, connection: Connection, *, read_only: bool, isolation: str | None) -> None:
-        """Send one BEGIN that says it all: nothing is SET, so nothing pins."""
-        level = checked_isolation(isolation)
-        words = ["BEGIN"]
-        if level:
-            words.append(f"ISOLATION LEVEL {level}")
-        if read_only:
-            words.append("READ ONLY")
-        connection.execute(" ".join(words).encode())
-
-    def commit(self, connection: Connection) -> None:
-        """Commit. PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, silently: not here."""
-        if connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
-            connection.rollback()
-            raise TransactionAbortedError(
-                "the transaction was rolled back: a statement in it had failed, and the error was caught inside it"
-            )
-        connection.commit()
-
-    def rollback(self, connection: Connection, *, timeout_s: float) -> None:
-        """Roll back within the limit."""
-        _run(connection.pgconn, b"ROLLBACK", timeout_s)
-
-    def reset(self, connection: Connection, *, timeout_s: float) -> None:
-        """Send DISCARD ALL, and forget the notifications that nobody has read."""
-        if connection.prepare_threshold is not None:
-            raise psycopg.NotSupportedError("statements were prepared, and psycopg would go on using them")
-        _run(connection.pgconn, b"DISCARD ALL", timeout_s)
-        backlog = connection._notifies_backlog  # noqa: SLF001 - `notifies()` would warn where there are handlers
-        if backlog:
-            backlog.clear()
-
-    def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
+    def cut_off(self, connection: C, cutoff: Cutoff | None) -> None:
         """Let the caller's calls end with the invocation's time, or take that back."""
         connection.cutoff = cutoff
 
     def interrupt(
         self,
-        connection: Connection,
+        connection: C,
         settings: Settings,  # noqa: ARG002 - a cancel request goes where the connection went, and needs no login
         credentials: Callable[[], Credentials],  # noqa: ARG002
         trust: Trust,  # noqa: ARG002
@@ -220,11 +212,7 @@ class PostgresqlDriver:
         finally:
             request.finish()
 
-    def close(self, connection: Connection) -> None:
-        """Close: libpq's socket is non-blocking, so saying goodbye never waits."""
-        connection.close()
-
-    def failure(self, connection: Connection, error: BaseException) -> Failure:
+    def failure(self, connection: C, error: BaseException) -> Failure:
         """Read the SQLSTATE; errors without one come from a connection that is gone."""
         state = getattr(error, "sqlstate", None)
         if connection.closed or state in _LOST_STATES or (state or "").startswith("08"):
@@ -232,6 +220,81 @@ class PostgresqlDriver:
         if state in _CONFLICT_STATES:
             return Failure.CONFLICT
         return Failure.READ_ONLY if state == "25006" else Failure.OTHER
+
+
+class PostgresqlDriver(PostgresqlSessions[Connection]):
+    """psycopg behind `lambda_dbconn.drivers.driver.Driver`."""
+
+    _class = Connection
+    _watched_class = WatchedConnection
+
+    def _switch_autocommit_on(self, connection: Connection) -> None:
+        connection.autocommit = True
+
+    def ping(self, connection: Connection, *, timeout_s: float) -> None:
+        """Run an empty-handed `SELECT 1`: one round trip to the database itself, also behind a proxy."""
+        _run(connection.pgconn, b"SELECT 1", timeout_s)
+
+    def begin(self, connection: Connection, *, read_only: bool, isolation: str | None) -> None:
+        """Send one BEGIN that says it all: nothing is SET, so nothing pins."""
+        connection.execute(begin_statement(read_only=read_only, isolation=isolation))
+
+    def commit(self, connection: Connection) -> None:
+        """Commit. PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, silently: not here."""
+        if has_failed(connection):
+            connection.rollback()
+            raise aborted()
+        connection.commit()
+
+    def rollback(self, connection: Connection, *, timeout_s: float) -> None:
+        """Roll back within the limit."""
+        _run(connection.pgconn, b"ROLLBACK", timeout_s)
+
+    def reset(self, connection: Connection, *, timeout_s: float) -> None:
+        """Send DISCARD ALL, and forget the notifications that nobody has read."""
+        refuse_prepared(connection)
+        _run(connection.pgconn, b"DISCARD ALL", timeout_s)
+        forget_notifications(connection)
+
+    def close(self, connection: Connection) -> None:
+        """Close: libpq's socket is non-blocking, so saying goodbye never waits."""
+        connection.close()
+
+
+def begin_statement(*, read_only: bool, isolation: str | None) -> bytes:
+    """Return one BEGIN that says it all: nothing is SET, so nothing pins."""
+    level = checked_isolation(isolation)
+    words = ["BEGIN"]
+    if level:
+        words.append(f"ISOLATION LEVEL {level}")
+    if read_only:
+        words.append("READ ONLY")
+    return " ".join(words).encode()
+
+
+def has_failed(connection: psycopg.BaseConnection[Any]) -> bool:
+    """Say whether a statement has failed in the transaction, whose COMMIT PostgreSQL would answer with ROLLBACK."""
+    return connection.pgconn.transaction_status == pq.TransactionStatus.INERROR
+
+
+def aborted() -> TransactionAbortedError:
+    """Return the error for that."""
+    return TransactionAbortedError(
+        "the transaction was rolled back: a statement in it had failed, and the error was caught inside it"
+    )
+
+
+def refuse_prepared(connection: psycopg.BaseConnection[Any]) -> None:
+    """Raise if psycopg may have prepared statements that a reset would take from under it."""
+    if connection.prepare_threshold is not None:
+        raise psycopg.NotSupportedError("statements were prepared, and psycopg would go on using them")
+
+
+def forget_notifications(connection: psycopg.BaseConnection[Any]) -> None:
+    """Forget what was notified and not read."""
+    backlog = connection._notifies_backlog  # noqa: SLF001 - `notifies()` would warn where there are handlers
+    if backlog:
+        backlog.clear()
 
 
 def _start(settings: Settings, credentials: Credentials, trust: Trust, address: str) -> pq.abc.PGconn:
@@ -281,14 +344,6 @@ def _finish_connecting(pgconn: pq.abc.PGconn, where: str, timeout_s: float) -> N
         pgconn.finish()
         raise
     pgconn.nonblocking = 1
-
-
-def _prepared(pgconn: pq.abc.PGconn) -> Connection:
-    """Wrap a logged-in libpq connection as `psycopg.connect` does."""
-    connection = Connection(pgconn)
-    connection.autocommit = True
-    connection.prepare_threshold = None
-    return connection
 
 
 def _run(pgconn: pq.abc.PGconn, sql: bytes, timeout_s: float) -> None:
