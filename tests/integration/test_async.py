@@ -590,5 +590,7 @@ def test_behind_rds_proxy_with_a_token_nothing_pins_and_a_cancelled_statement_is
 
         with pytest.raises(TimeoutError):
             asyncio.run(cancelled())
+        running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(3)'"
+        assert postgres.query(running) == [(1,)], "it was waited for, or told to stop, which the proxy does not know"
         assert db.stats().open_now == 0
         asyncio.run(db.close())
