@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CHANNEL = "clean_state"
 LOCK = 4711
+_LEFT: list[object] = []  # for good: finalizers would complain of what is meant here
 
 
 @dataclass(frozen=True)
@@ -86,19 +87,19 @@ def fail_in_transaction(connection: Any) -> None:
 def leave_stream(connection: Any) -> None:
     rows = connection.cursor().stream("SELECT * FROM generate_series(1, 100000)")
     next(rows)
-    connection.left = rows  # or its finalizer would read on
+    _LEFT.append(rows)  # or its finalizer would read on
 
 
 def leave_copy(connection: Any) -> None:
     copy = connection.cursor().copy("COPY deeds FROM STDIN")
     copy.__enter__().write_row(["half a copy"])
-    connection.left = copy
+    _LEFT.append(copy)
 
 
 def leave_pipeline(connection: Any) -> None:
     pipeline = connection.pipeline()
     pipeline.__enter__()
-    connection.left = pipeline
+    _LEFT.append(pipeline)
 
 
 def leave_full_pipeline(connection: Any) -> None:
@@ -123,7 +124,7 @@ def leave_unread(connection: Any) -> None:
     cursor = connection.cursor(pymysql.cursors.SSCursor)
     cursor.execute("SELECT a.name FROM deeds a RIGHT JOIN information_schema.columns b ON true")
     cursor.fetchone()
-    connection.left = cursor  # or its finalizer would read on
+    _LEFT.append(cursor)  # or its finalizer would read on
 
 
 NO_CURSOR = row("SELECT name FROM pg_cursors")
