@@ -368,10 +368,8 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "user", f"{_label('user', prefix)} is not set; accepted: the database user's name"
     hosts = [values[field] for field in ("host", "reader_host", "signing_host") if _is_host(values.get(field))]
     if values.get("reset") == "always" and any(classify(host).is_proxy for host in hosts):
-        yield (
-            "reset",
-            f"{_label('reset', prefix)} is 'always', which would pin on RDS Proxy; accepted there: seen or never",
-        )
+        label = _label("reset", prefix)
+        yield "reset", f"{label} is 'always', which would pin on RDS Proxy; accepted there: seen or never"
     if auth == "secret" and values.get("secret_id") is None:
         yield "secret_id", f"{_label('secret_id', prefix)} is not set, but {_label('auth', prefix)} is secret"
     if values.get("sslmode") == "disable" and (auth == "iam" or any(classify(host).is_rds for host in hosts)):
