@@ -13,7 +13,7 @@ test:  ## Lint, typing, unit, integration and adversity tests, on every Python f
 	@.venv/bin/python .ci/test.py
 
 unit:  ## The quick loop: unit tests on one Python, from the working tree
-	@$(PREPARE) environment .venv -e '.[all,demo,local-proxy]' --group test
+	@$(PREPARE) environment .venv -e '.[all,demo,layer,local-proxy]' --group test
 	@.venv/bin/python -m pytest tests/unit -q
 
 lint:  ## Lint and typing only

@@ -14,7 +14,11 @@ def main(arguments):
     if subprocess.call([sys.executable, "-m", "tests.support.mysql"]) != 0:
         print("MySQL and MySQL Router, from Debian's unstable suite, could not be had: their tests will be skipped.")
     os.environ["LAMBDA_DBCONN_MYSQL_CACHE"] = os.path.abspath(os.path.join(".cache", "mysql"))
-    environments = ["lint", "typing", "oldest"] + ["py%d%d" % version for version in pythons]
+    if subprocess.call([sys.executable, "-m", "tests.support.emulator"]) != 0:
+        print("The Lambda Runtime Interface Emulator, from PyPI, could not be had: its tests will be skipped.")
+    os.environ["LAMBDA_DBCONN_EMULATOR_CACHE"] = os.path.abspath(os.path.join(".cache", "emulator"))
+    os.environ["LAMBDA_DBCONN_ONCE_ON"] = "%d.%d" % max(pythons) if pythons else ""
+    environments = ["lint", "typing", "infrastructure", "oldest"] + ["py%d%d" % version for version in pythons]
     # Two at a time: the tests wait for servers more than they compute. Each one's output is shown when it ends.
     command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "2", "--parallel-no-spinner"]
     command += ["-e", ",".join(environments)] + (["--discover", *pythons.values()] if pythons else [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import cold, credentials, fleet, observers, pinning, warm
+from benchmarks import cold, credentials, fleet, layer, observers, pinning, warm
 from benchmarks.subjects import SERVERS
 
 _BENCHMARKS = {
@@ -15,6 +15,7 @@ _BENCHMARKS = {
     "credentials": credentials,
     "pinning": pinning,
     "fleet": fleet,
+    "layer": layer,  # asks PyPI
 }
 
 

@@ -130,7 +130,8 @@ class Assembly(Generic[C]):
         """
         from lambda_dbconn.description import describe  # a cold start does without
 
-        return describe(self.settings, self._credentials)
+        fallback = self._upkeep.fallback
+        return describe(self.settings, self._credentials, fallback.address if fallback else None)
 
     def __repr__(self) -> str:
         stats = self.stats()

@@ -80,6 +80,15 @@ class Connector(Generic[C]):
                 error.add_note(f"warm_up() had failed before: {failed_ahead}")
             raise
 
+    def open_once(self, deadline: Deadline) -> C:
+        """Return a new connection, or raise why there is none: one try, with all credentials that there are.
+
+        Raises:
+            DeadlineExceededError, CredentialsError, ConnectError: As in `open`.
+        """
+        limit_s = deadline.cap_s(self._settings.connect_timeout_s, doing=f"connecting to {self._settings.address}")
+        return self._try(deadline, _Limit(self._clock, limit_s), attempt=1)
+
     def tell_failed_ahead(self, error: Exception) -> None:
         """Tell at once that connecting ahead has failed, and once more with the next failure if that follows."""
         self._failed_ahead = f"{type(error).__name__}: {error}"

@@ -68,15 +68,16 @@ class Description(Value):
         )
 
 
-def describe(settings: Settings, credentials: CredentialProvider) -> Description:
-    """Put into words what these settings and this provider lead to."""
+def describe(settings: Settings, credentials: CredentialProvider, fallback: str | None = None) -> Description:
+    """Put into words what these settings and this provider lead to; `fallback` is where a reader reads otherwise."""
     return Description(
         engine=settings.engine,
         endpoint=_endpoint(settings),
         login=_login(settings, credentials),
         tls=_tls(settings),
         limits=(
-            f"opening a connection takes {settings.connect_timeout_s:g} s at most, all tries together",
+            f"opening a connection takes {settings.connect_timeout_s:g} s at most, all tries together"
+            + (f", and as long at {fallback}" if fallback else ""),
             f"{settings.reserve_s:g} s of the invocation are left to the handler",
             f"a connection idle for {settings.ping_idle_s:g} s is pinged before it is lent",
             f"one idle for {settings.max_idle_s:g} s is replaced, up to 5 % sooner, at random",
@@ -84,7 +85,7 @@ def describe(settings: Settings, credentials: CredentialProvider) -> Description
             f"at most {settings.max_connections} at once",
         ),
         pins=_PINS[pin_action(settings)],
-        reader=_reader(settings),
+        reader=f"the same, and {fallback} while it cannot be reached" if fallback else _reader(settings),
         switched_off=tuple(
             f"{what}: {why}"
             for engine, is_for_proxy, what, why in _SWITCHED_OFF

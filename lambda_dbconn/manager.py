@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lambda_dbconn.deadline import Deadline, InvocationContext
+    from lambda_dbconn.doctor import Diagnosis
     from lambda_dbconn.drivers.driver import Driver
     from lambda_dbconn.lease import Slot
     from lambda_dbconn.lender import Lender
@@ -166,6 +167,21 @@ class ConnectionManager(Assembly[C]):
     def close(self) -> None:
         """Close what is idle now, and what is lent when it comes back. The next loan opens anew."""
         self._close()
+
+    def doctor(self, context: InvocationContext | float | Deadline | None = None) -> Diagnosis:
+        """Find out, step by step, what is wrong between here and the server; `str()` of the result is for people.
+
+        Opens connections of its own, beside the cached one, and closes them; sends a few plain SELECT or SHOW, which
+        do not pin. Raises nothing that a step may meet. No secret is in the result.
+
+        Args:
+            context: As in `connection`; by default 30 seconds.
+        """
+        from lambda_dbconn.doctor import examine  # who is well does without
+
+        return examine(
+            self.settings, context=context, credentials=self._credentials, driver=self._driver, clock=self._clock
+        )
 
 
 class Loan(Generic[C]):

@@ -68,7 +68,7 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     ("postgresql", (), "timed-out waiting to acquire", ProxyBusyError, True, BORROW_TIMEOUT_REMEDY),
     ("postgresql", (), "feature not supported: rds proxy", ProxyRefusedError, False, ""),
     ("", (), "any associated read/write instances", ProxyRefusedError, False, _NO_WRITER),
-    ("postgresql", (), "request returned an error", ConnectError, False, _DATABASE),
+    ("postgresql", (), "request returned an error: password", AuthenticationError, False, _REGISTER),
     ("postgresql", (), "unknown error", ConnectError, True, _PROXY_FAULT),
     # RDS Proxy, MySQL
     ("mysql", (1040,), "", ProxyBusyError, True, _CAPACITY),
@@ -81,6 +81,8 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     ("postgresql", (), "password authentication failed", AuthenticationError, False, ""),
     ("postgresql", (), "no password supplied", AuthenticationError, False, "Set PASSWORD, SECRET_ID or AUTH=iam."),
     ("postgresql", (), "authentication method requirement", AuthenticationError, False, _AUTH_MODE),
+    ("postgresql", (), "pam authentication failed", AuthenticationError, False, _IAM),  # RDS's, for a refused token
+    ("postgresql", (), "pg_hba.conf rejects", AuthenticationError, False, "Allow user and address in pg_hba.conf."),
     ("postgresql", (), "no pg_hba.conf entry", AuthenticationError, False, "Allow user and address in pg_hba.conf."),
     ("postgresql", (), "too many connections for", ProxyBusyError, True, _CAPACITY),
     ("postgresql", (), 'role "', AuthenticationError, False, ""),
@@ -92,6 +94,8 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     ("postgresql", (), "does not support ssl", TlsError, False, _NO_TLS_SERVER),
     ("postgresql", (), "does not match host name", TlsError, False, _WRONG_NAME),
     ("postgresql", (), "could not read root certificate", ConfigurationError, False, "Check SSLROOTCERT."),
+    ("postgresql", (), "channel binding is required", ConfigurationError, False, "Unset PGCHANNELBINDING."),
+    ("postgresql", (), "definition of service", ConfigurationError, False, "Unset PGSERVICE, or check its file."),
     ("postgresql", (), "invalid response to ssl negotiation", ConnectError, False, _OTHER_ENGINE),
     ("postgresql", (), "certificate verify failed", TlsError, False, _WRONG_CA),
     # A server that goes away in the middle of a handshake or login says nothing about TLS.
@@ -99,6 +103,8 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     ("postgresql", (), "unexpected eof while reading", ConnectError, True, _STARTING),
     ("postgresql", (), "ssl syscall error: eof detected", ConnectError, True, _STARTING),
     ("postgresql", (), "ssl error", TlsError, False, ""),
+    # What RDS Proxy hands on from the database, if none of the database's own words above is in it.
+    ("postgresql", (), "request returned an error", ConnectError, False, _DATABASE),
     # MySQL and MariaDB
     ("mysql", (1044, 1049), "", ConnectError, False, _DATABASE),
     ("mysql", (1045, 1698), "", AuthenticationError, False, ""),

@@ -31,6 +31,8 @@ _INSTEAD = {
 _NOT_WITH_A_PROXY = (
     ("PGOPTIONS", (), _INSTEAD["postgresql"]),
     ("PGGEQO", (), _INSTEAD["postgresql"]),
+    ("PGSERVICE", (), "unset it: a service file may hold what the proxy refuses; " + _INSTEAD["postgresql"]),
+    ("PGMINPROTOCOLVERSION", ("3.0",), "unset it: the proxy speaks no other version of the protocol than 3.0"),
     ("PGSSLNEGOTIATION", ("postgres",), "unset it: the proxy knows no other TLS negotiation than PostgreSQL's own"),
     ("PGTARGETSESSIONATTRS", ("any",), "unset it, and use the proxy's read-only endpoint as READER_HOST for reads"),
 )

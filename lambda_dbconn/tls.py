@@ -15,6 +15,8 @@ from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.value import Value
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from lambda_dbconn.settings import Settings
 
 LAYER_RDS_BUNDLE = "/opt/lambda_dbconn/rds-global-bundle.pem"
@@ -61,6 +63,24 @@ def trust_for(settings: Settings) -> Trust:
             remedy=f"Package {RDS_BUNDLE_URL} with the function and set the variable to its path.",
         )
     return Trust(cafile=_public_bundle(settings))
+
+
+def load_authorities(context: SSLContext, cafile: str) -> None:
+    """Let a TLS context trust the authorities in a PEM file, and no other.
+
+    Chain and host name are verified by default. Not asked for, as libpq does not either, are the extensions that
+    `ssl.create_default_context` insists on from Python 3.13 on, and that certificates in use lack.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or holds none.
+    """
+    try:
+        context.load_verify_locations(cafile)
+    except OSError as exc:  # an SSLError is one
+        raise ConfigurationError(
+            f"the authorities in {cafile!r} cannot be read: {exc}",
+            remedy="Give SSLROOTCERT the path of a PEM file with at least one certificate.",
+        ) from exc
 
 
 def _readable(path: str, label: str) -> str:

@@ -247,8 +247,8 @@ class Upkeep(Generic[C]):
 
     def lift_limit(self, slot: Slot[C], cutoff: Cutoff) -> float:
         """Take the caller's limit off a connection that has come back; return what is left of it for cleaning."""
-        if cutoff.has_cut:
-            slot.doom = slot.doom or "deadline"
+        if cutoff.has_cut and slot.doom != "closed":
+            slot.doom = "deadline"  # that it has pinned, too, matters no more
         self._driver.cut_off(slot.connection, None)
         return max(_SHORTEST_CLEANING_S, min(CLEANING_LIMIT_S, cutoff.left_s()))
 

@@ -19,7 +19,10 @@ _HELP = """A database connection that is always good, for AWS Lambda functions.
 
 \b
 Examples:
+  lambda-dbconn doctor
+  lambda-dbconn iam-policy --format sam
   lambda-dbconn local-proxy --engine postgresql
+  lambda-dbconn layer --python 3.13 --arch arm64 --engine postgresql
   lambda-dbconn local-proxy --help
 
 \b

@@ -94,6 +94,14 @@ class IamProvider:
         """Say that a new token would fare no better: this one was new."""
         return False
 
+    def keys(self) -> AwsKeys:
+        """Return what it would sign with now.
+
+        Raises:
+            CredentialsError: There are no AWS keys.
+        """
+        return self._keys()
+
     def forget(self) -> None:
         """Forget the AWS keys, where they are kept."""
         let_forget(self._keys)

@@ -23,7 +23,7 @@ _ENGINES = {
     "aurora-mysql": "mysql",
     "aurora": "mysql",
 }
-_REMEDY = "Store it as RDS does: a JSON object with the texts username and password."
+STORE_AS_RDS = "Store it as RDS does: a JSON object with the texts username and password."
 
 
 class SecretContent(Value):
@@ -61,7 +61,7 @@ def read_content(text: Secret, *, secret_id: str, user_key: str, password_key: s
     """
     content = _read(text, user_key, password_key)
     if isinstance(content, str):
-        raise CredentialsError(f"the secret {secret_id!r} {content}", remedy=_REMEDY)
+        raise CredentialsError(f"the secret {secret_id!r} {content}", remedy=STORE_AS_RDS)
     return content
 
 

@@ -103,8 +103,11 @@ class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):
     _class = AsyncConnection
     _watched_class = WatchedAsyncConnection
 
-    def _switch_autocommit_on(self, connection: AsyncConnection) -> None:
-        connection._autocommit = True  # noqa: SLF001 - `set_autocommit()` does no more, but as a coroutine
+    def _put_back(self, connection: AsyncConnection) -> None:
+        # What `set_autocommit()` and the like do, but that they are coroutines.
+        connection._autocommit = True  # noqa: SLF001
+        connection._read_only = connection._isolation_level = connection._deferrable = None  # noqa: SLF001
+        connection._begin_statement = b""  # noqa: SLF001
 
     def cut_off(self, connection: AsyncConnection, cutoff: Cutoff | None) -> None:
         """Let the caller's calls end with the invocation's time, or take that back."""
@@ -116,7 +119,7 @@ class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):
 
     async def begin(self, connection: AsyncConnection, *, read_only: bool, isolation: str | None) -> None:
         """Send one BEGIN that says it all."""
-        await connection.execute(begin_statement(read_only=read_only, isolation=isolation))
+        await psycopg.AsyncCursor(connection).execute(begin_statement(read_only=read_only, isolation=isolation))
 
     async def commit(self, connection: AsyncConnection) -> None:
         """Commit, unless the transaction has failed."""

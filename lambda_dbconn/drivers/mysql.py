@@ -25,6 +25,7 @@ from lambda_dbconn.drivers.failures import failure_of
 from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext, WatchedConnection, limit
 from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError, without_frames
 from lambda_dbconn.proxy_messages import connect_error
+from lambda_dbconn.tls import load_authorities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -233,16 +234,8 @@ class MysqlDriver:
         """Return the context that verifies chain and host name against this file; made once, it costs milliseconds."""
         context = self._contexts.get(cafile)
         if context is None:
-            try:
-                context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.load_verify_locations(cafile)
-            except (OSError, ssl.SSLError) as exc:
-                raise ConfigurationError(
-                    f"the authorities in {cafile!r} cannot be read: {exc}",
-                    remedy="Give SSLROOTCERT the path of a PEM file with at least one certificate.",
-                ) from exc
-            # Chain and host name are verified by default. Not asked for, as libpq does not either, are the extensions
-            # that `ssl.create_default_context` insists on from Python 3.13 on, and that certificates in use lack.
+            context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)
+            load_authorities(context, cafile)
             self._contexts[cafile] = context
         return context
 

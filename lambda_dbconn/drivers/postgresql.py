@@ -44,6 +44,7 @@ C = TypeVar("C", bound="Connection | AsyncConnection")
 
 _IDLE = pq.TransactionStatus.IDLE
 _IN_TRANSACTION = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+_AS_OPENED = (True, None, None, None)  # autocommit, and what BEGIN is to say
 _MOST_READS = 1000  # of a session that talks without end: more than that is left to the ping
 
 # What may be answered to a server's demand: a password never in clear, a token (which is sent so) to nothing else.
@@ -58,8 +59,8 @@ class PostgresqlSessions(Generic[C]):
     _class: type[C]
     _watched_class: type[C]
 
-    def _switch_autocommit_on(self, connection: C) -> None:
-        """Switch it on outside a transaction, which sends nothing."""
+    def _put_back(self, connection: C) -> None:
+        """Let the next loan's transactions be the server's ordinary ones; sends nothing outside a transaction."""
         raise NotImplementedError
 
     def open(self, settings: Settings, credentials: Credentials, trust: Trust, *, timeout_s: float) -> C:
@@ -71,7 +72,7 @@ class PostgresqlSessions(Generic[C]):
             _finish_connecting(pgconn, where, limit_s)
             connection = self._class(pgconn)
             connection.prepare_threshold = None
-            self._switch_autocommit_on(connection)
+            self._put_back(connection)
             return connection
 
         return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
@@ -117,8 +118,13 @@ class PostgresqlSessions(Generic[C]):
         if pgconn.pipeline_status:
             return SessionState.UNUSABLE
         if status == _IDLE:
-            if not connection.autocommit:
-                self._switch_autocommit_on(connection)
+            if (
+                connection.autocommit,
+                connection.read_only,
+                connection.isolation_level,
+                connection.deferrable,
+            ) != _AS_OPENED:
+                self._put_back(connection)
             return SessionState.CLEAN
         return SessionState.IN_TRANSACTION if status in _IN_TRANSACTION else SessionState.UNUSABLE
 
@@ -158,8 +164,9 @@ class PostgresqlDriver(PostgresqlSessions[Connection]):
     _class = Connection
     _watched_class = WatchedConnection
 
-    def _switch_autocommit_on(self, connection: Connection) -> None:
+    def _put_back(self, connection: Connection) -> None:
         connection.autocommit = True
+        connection.read_only = connection.isolation_level = connection.deferrable = None
 
     def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
         """Let the caller's calls end with the invocation's time, or take that back."""
@@ -171,7 +178,8 @@ class PostgresqlDriver(PostgresqlSessions[Connection]):
 
     def begin(self, connection: Connection, *, read_only: bool, isolation: str | None) -> None:
         """Send one BEGIN that says it all: nothing is SET, so nothing pins."""
-        connection.execute(begin_statement(read_only=read_only, isolation=isolation))
+        statement = begin_statement(read_only=read_only, isolation=isolation)
+        psycopg.Cursor(connection).execute(statement)  # not by a cursor class of the user's
 
     def commit(self, connection: Connection) -> None:
         """Commit. PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, silently: not here."""

@@ -59,6 +59,9 @@ class _WatchedCursor:
     __slots__ = ()
     _conn: Seeing
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Keep from the user's classes that they have a subclass: they may register it, or ask for arguments."""
+
     def _execute_send(self, query: Any, **options: Any) -> None:
         self._conn.see(query.query)
         super()._execute_send(query, **options)  # type: ignore[misc] # the cursor's own

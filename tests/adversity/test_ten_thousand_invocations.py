@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.fakes import FakeContext
     from lambda_dbconn.testing.servers import LocalServer
 
+pytestmark = pytest.mark.once
+
 INVOCATIONS = 2_500  # of each of the four
 SEED = int(os.environ.get("LONG_RUN_SEED", "20261122"))
 PROXY = "local.proxy-cexample0000.us-east-1.rds.amazonaws.com"

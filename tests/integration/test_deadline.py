@@ -159,6 +159,15 @@ def test_what_is_done_in_time_is_not_touched_by_the_limit(database: Database) ->
     assert db.stats().opened == 1
 
 
+def test_waiting_for_a_notification_ends_when_the_caller_says(postgresql_database: Database) -> None:
+    with postgresql_database.manager().connection(LIMIT_S) as connection:
+        connection.execute("LISTEN nobody")
+        started = time.monotonic()
+        assert list(connection.notifies(timeout=0.1)) == []
+        assert time.monotonic() - started < LIMIT_S / 2
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_a_large_result_comes_whole_under_a_limit(database: Database) -> None:
     db = database.manager(reserve_s=RESERVE_S)
     with db.connection(60) as connection:

@@ -67,3 +67,18 @@ def test_the_handler_reads_mariadb_directly_and_through_another_endpoint(mariadb
                 assert relay.connects == 0
             with invoked_twice(relayed):
                 assert relay.connects == 1
+
+
+@pytest.mark.parametrize("engine", ["postgres", "mariadb"])
+def test_the_handler_that_the_templates_deploy_reads_from_the_reader(
+    engine: str, request: pytest.FixtureRequest
+) -> None:
+    server: LocalServer = request.getfixturevalue(engine)
+    variables = environment(server)
+    with employees(server), FaultRelay(target_host=server.host, target_port=server.port) as relay:
+        variables |= {"DB_HOST": "writer.invalid", "DB_READER_HOST": "localhost", "DB_PORT": str(relay.port)}
+        with function("infrastructure/function/handler.handler", variables) as runtime:
+            invocation = runtime.invoke({})
+            assert invocation.error is None, runtime.output()
+            assert invocation.value == {"employees": [name for _, name in _EMPLOYEES]}
+        assert relay.connects == 1

@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks import fleet, picture
 
+pytestmark = pytest.mark.once
+
 PLAN = fleet.Plan(environments=110, database_connections=4, invocations=1, at_once=12)
 SERVERS_LIMIT = 97
 """PostgreSQL's default, without the three that are reserved for administrators."""

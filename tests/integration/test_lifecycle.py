@@ -17,6 +17,8 @@ import lambda_dbconn
 from lambda_dbconn.testing.runtime_api import LocalRuntime
 from tests.support import functions
 from tests.support.clients import wait_until
+from tests.support.lock_times import make_things, new_thing
+from tests.support.stage import STATEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -214,10 +216,16 @@ def test_threads_of_a_handler_each_have_a_connection_which_later_invocations_use
 # --- between invocations
 
 
-def test_no_thread_and_no_timer_of_the_library_s_is_alive_between_invocations(own_server: LocalServer) -> None:
-    def threads(runtime: LocalRuntime) -> int:
-        return len(list(Path(f"/proc/{runtime.pid}/task").iterdir()))
+POLLING = 1 if sys.version_info >= (3, 12) else 0
+"""Threads of the runtime client's own, which are there while it waits for an invocation."""
 
+
+def threads(runtime: LocalRuntime) -> int:
+    """Count the threads of a function between its invocations."""
+    return len(list(Path(f"/proc/{runtime.pid}/task").iterdir()))
+
+
+def test_no_thread_and_no_timer_of_the_library_s_is_alive_between_invocations(own_server: LocalServer) -> None:
     with function(own_server, handler="ordinary.bare", DB_WARM_UP="init") as runtime:
         invoke(runtime)
         before = invoke(runtime)["threads"]
@@ -232,5 +240,19 @@ def test_no_thread_and_no_timer_of_the_library_s_is_alive_between_invocations(ow
         session = told["session"]
         told = invoke(runtime)
         assert (told["session"], told["threads"]) == (session, before)
-        polling = 1 if sys.version_info >= (3, 12) else 0  # the runtime client's own
-        wait_until(lambda: threads(runtime) == len(before) + polling)
+        wait_until(lambda: threads(runtime) == len(before) + POLLING)
+
+
+def test_a_statement_that_was_interrupted_leaves_no_thread_no_timer_and_no_connection(own_server: LocalServer) -> None:
+    make_things(own_server)
+    with function(own_server, handler="ordinary.bare") as runtime:
+        before = invoke(runtime)["threads"]
+    with function(own_server, handler="matrix.handler") as runtime:
+        assert invoke(runtime, mark="within its time")["threads"] == before
+        event = {"mark": "", "name": new_thing(own_server), "statement": STATEMENTS[own_server.engine]}
+        interrupted = runtime.invoke(event, timeout_s=1.5)
+        assert interrupted.value["error"] == "DeadlineExceededError"
+        assert (interrupted.value["threads"], interrupted.value["timers"]) == (before, [])
+        wait_until(lambda: threads(runtime) == len(before) + POLLING)
+        wait_until(lambda: own_server.session_ids() == [])  # neither the one that was cut, nor the one that said so
+        assert (invoke(runtime, mark="after it")["threads"]) == before

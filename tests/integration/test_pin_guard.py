@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 import pymysql
@@ -225,6 +225,27 @@ class Upper(psycopg.Cursor[Any]):
     def execute(self, query: Any, *args: Any, **options: Any) -> Any:
         self.calls += 1
         return super().execute(query.upper(), *args, **options)
+
+
+class Registered(psycopg.Cursor[Any]):
+    """A user's own cursor, which wants to know its subclasses, and something of each."""
+
+    known: ClassVar[list[str]] = []
+
+    def __init_subclass__(cls, *, table: str) -> None:
+        super().__init_subclass__()
+        cls.known.append(table)
+
+
+@pytest.mark.parametrize("server", ["postgres"], indirect=True)
+def test_a_users_cursor_class_is_not_told_that_it_is_watched(make: Callable[..., Any], server: LocalPostgres) -> None:
+    db = make(on_pin="raise")
+    with db.connection() as connection:
+        connection.cursor_factory = Registered
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        with pytest.raises(SessionPinnedError):
+            connection.execute("SET work_mem = '1MB'")
+    assert Registered.known == []
 
 
 @pytest.mark.parametrize("server", ["postgres"], indirect=True)

@@ -9,13 +9,14 @@ import psycopg
 import pymysql
 import pytest
 
-from lambda_dbconn import ProxyRefusedError
+from lambda_dbconn import ConfigurationError, ProxyRefusedError
 from tests.support.clients import wait_until
 from tests.support.database import ShiftedClock
 from tests.support.rds_proxy import make_proxy, managing, rows, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from lambda_dbconn import ConnectionManager
     from lambda_dbconn.testing.certificates import Certificates
@@ -244,3 +245,21 @@ def test_what_is_refused_beforehand_is_what_the_proxy_would_refuse(
         pytest.fail("it is connected")
     assert not caught.value.retryable
     assert sum(postgresql_proxy.stats().refused.values()) == 1
+
+
+@pytest.mark.parametrize("where", ["PGSERVICEFILE", "PGSYSCONFDIR"])
+def test_a_service_file_would_send_what_the_proxy_refuses(
+    postgresql_proxy: LocalRdsProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+) -> None:
+    file = tmp_path / "pg_service.conf"
+    file.write_text("[orders]\noptions=-c jit=off\n")
+    monkeypatch.setenv("PGSERVICE", "orders")
+    monkeypatch.setenv(where, str(file if where == "PGSERVICEFILE" else tmp_path))
+    with pytest.raises(ConfigurationError, match="PGSERVICE is set"), managing(postgresql_proxy):
+        pytest.fail("it is taken for good")
+    with (
+        managing(postgresql_proxy, signing_host=None) as db,
+        pytest.raises(ProxyRefusedError, match="command-line options"),
+        db.connection(20),
+    ):
+        pytest.fail("it is connected")

@@ -1,5 +1,7 @@
 """The local RDS Proxy beside poolers that others wrote: PgBouncer in transaction mode, and MySQL Router.
 
+pytestmark = pytest.mark.once
+
 A scenario is driven through the stand-in and through the other pooler, and says what it saw: that must be the same.
 Where the two differ by design, the test says what each does, and which document says so:
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.testing.servers import LocalServer
 
+pytestmark = pytest.mark.once
+
 _PINS = {
     "postgresql": {"SQL created a temporary object.", "SQL manipulated a sequence.", "SQL declared a cursor."},
     # The suite sets foreign_key_checks, which is no variable that RDS Proxy tracks.

@@ -203,6 +203,32 @@ def test_autocommit_switched_off_and_nothing_else_is_put_right_in_silence(databa
     assert_clean(database, db, session_id)
 
 
+def test_what_psycopg_was_told_of_transactions_is_forgotten(postgresql_database: Database) -> None:
+    db = postgresql_database.manager()
+    with db.connection() as connection:
+        connection.read_only, connection.deferrable = True, True
+        connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+        with connection.transaction():
+            assert fetch(connection, "SHOW transaction_read_only") == [("on",)]
+    with db.connection() as again, again.transaction():
+        assert again is connection
+        assert fetch(again, "SHOW transaction_read_only") == [("off",)]
+        assert fetch(again, "SHOW transaction_isolation") == [("read committed",)]
+
+
+def test_a_transaction_begins_whatever_the_users_cursors_take(postgresql_database: Database) -> None:
+    class OfText(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+            return super().execute("/* shop */ " + query, *args, **options)
+
+    db = postgresql_database.manager()
+    with db.connection() as connection:
+        connection.cursor_factory = OfText
+    with db.transaction() as again:
+        assert again is connection
+        assert again.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_autocommit_switched_off_by_sql_is_put_right(mysql_database: Database) -> None:
     database = mysql_database
     db = database.manager()

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from lambda_dbconn.testing.certificates import Certificates
+from lambda_dbconn.testing.runtime_api import RuntimeUnavailableError
 from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres, LocalServer, ServerUnavailableError
 from lambda_dbconn.testing.servers.process import make_temporary_directory, remove_temporary_directory
+from tests.support import emulator as emulators
 from tests.support.mysql import LocalMySQL, install
 from tests.support.mysql_router import LocalMySqlRouter
 from tests.support.pgbouncer import LocalPgBouncer
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 # Where one of these is set, a missing server fails the tests that need it, instead of skipping them.
 _REQUIRE_SERVERS = ("CI", "LAMBDA_DBCONN_REQUIRE_SERVERS")
 _REQUIRE_MYSQL = ("LAMBDA_DBCONN_REQUIRE_MYSQL",)
+_REQUIRE_EMULATOR = ("LAMBDA_DBCONN_REQUIRE_EMULATOR",)
 
 _Server = TypeVar("_Server", bound=LocalServer)
 
@@ -29,13 +32,14 @@ _Server = TypeVar("_Server", bound=LocalServer)
 def pytest_report_header() -> list[str]:
     """Say which servers the tests would start."""
     engines = (LocalPostgres, LocalMariaDB, LocalPgBouncer, LocalMySQL, LocalMySqlRouter)
-    return [f"{engine.__name__}: {_version(engine.version)}" for engine in engines]
+    servers = [f"{engine.__name__}: {_version(engine.version)}" for engine in engines]
+    return [*servers, f"LocalEmulator: {_version(lambda: f'of aws-sam-cli {emulators.program().parent.name}')}"]
 
 
 def _version(version: Callable[[], str]) -> str:
     try:
         return version()
-    except ServerUnavailableError as error:
+    except (ServerUnavailableError, RuntimeUnavailableError) as error:
         return f"NOT AVAILABLE: {error}"
 
 
@@ -136,6 +140,19 @@ def pooled_mysql(certificates: Certificates) -> Iterator[LocalMySQL]:
     router = LocalMySqlRouter(backend=server, certificates=certificates, idle_connections=1)
     _require(router, required_by=_REQUIRE_MYSQL)
     yield from _running(server, required_by=_REQUIRE_MYSQL)
+
+
+@pytest.fixture(scope="session")
+def emulator() -> None:
+    """AWS's emulator is there; each test starts its own."""
+    try:
+        if _is_set(*_REQUIRE_EMULATOR):
+            emulators.install()
+        emulators.program()
+    except RuntimeUnavailableError as error:
+        if _is_set(*_REQUIRE_EMULATOR):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=["postgres", "mariadb"])

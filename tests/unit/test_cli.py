@@ -115,12 +115,27 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["local-proxy", "--help"], ["--version"]])
+HELPS = ["local-proxy", "layer", "pins", "doctor", "iam-policy"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in HELPS)])
 def test_help_does_not_wait_for_what_a_command_needs_to_run(arguments: list[str]) -> None:
     exit_code, *imported = in_fresh_process(HELP.format(arguments=arguments)).splitlines()[-1].split()
     assert exit_code == "0"
     assert "click" in imported
-    heavy = ("psycopg", "pymysql", "trustme", "cryptography", "asyncio", "ssl", "boto3", "botocore", "tenacity")
+    heavy = (
+        "rich",
+        "psycopg",
+        "pymysql",
+        "trustme",
+        "cryptography",
+        "packaging",
+        "asyncio",
+        "ssl",
+        "boto3",
+        "botocore",
+        "tenacity",
+    )
     assert [name for name in imported if name in heavy or name.startswith("lambda_dbconn.testing")] == []
 
 

@@ -42,6 +42,18 @@ def test_behind_a_proxy_it_says_what_is_off_and_why() -> None:
     assert all(line.split(": ")[1] for line in said.switched_off)
 
 
+@pytest.mark.parametrize(("reader_fallback", "is_said"), [("writer", True), ("none", False)])
+def test_a_reader_says_where_it_reads_while_it_cannot_be_reached(reader_fallback: str, *, is_said: bool) -> None:
+    manager: ConnectionManager[Any] = ConnectionManager(
+        local(reader_host="127.0.0.2", reader_fallback=reader_fallback),
+        driver=object(),  # type: ignore[arg-type] # nothing is to be asked of it
+    )
+    said = manager.reader.describe()
+    words = f"{manager.settings.address} while it cannot be reached"
+    assert (words in said.reader) is is_said
+    assert (f"and as long at {manager.settings.address}" in said.limits[0]) is is_said
+
+
 def test_mysql_behind_a_proxy_sends_no_large_statements() -> None:
     said = describe(engine="mysql", host=PROXY, auth="iam", port=3306)
     assert [line.split(":")[0] for line in said.switched_off] == [

@@ -18,7 +18,9 @@ from lambda_dbconn.events import Event
 from lambda_dbconn.pinning.rules import MYSQL_TRACKED, table
 from lambda_dbconn.proxy_messages import _ROWS
 from lambda_dbconn.settings import _FIELDS, PORTS
-from tests.support import catalogue
+from tests.support import catalogue, matrix_page
+from tests.support.matrix import SITUATIONS
+from tests.support.stage import ENGINES, WAYS
 
 COMMANDS = CommandGroup.default()
 CONTEXT = click.Context(COMMANDS)
@@ -266,6 +268,32 @@ def test_the_table_of_pinning_rules_is_the_generated_one() -> None:
 def test_the_tracked_variables_are_all_in_the_reference_of_pinning() -> None:
     page = read(ROOT / "docs" / "reference" / "pinning.md").partition("what the proxy tracks:")[2].partition(";")[0]
     assert set(re.findall(r"`(\w+)`", page)) == MYSQL_TRACKED
+
+
+# --- the invocation matrix
+
+
+def table_of(name: str) -> list[list[str]]:
+    """Return the cells of a table in the page of the invocation matrix, without its head."""
+    page = matrix_page.PAGE.read_text(encoding="utf-8")
+    lines = page.partition(f"<!-- {name} -->\n")[2].partition("<!-- end -->")[0].splitlines()
+    assert set(lines[1]) == {"|", "-"}
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def test_the_invocation_matrix_has_a_line_for_each_cell_and_each_line_says_all() -> None:
+    lines = table_of("matrix")
+    cells = [[situation.name, engine, way] for situation in SITUATIONS for engine in ENGINES.values() for way in WAYS]
+    assert [line[:3] for line in lines] == cells
+    assert all(len(line) == 8 and all(line) for line in lines)
+
+
+def test_the_times_of_locks_are_there_for_each_engine_and_handler() -> None:
+    lines = table_of("times")
+    handlers = matrix_page.HANDLERS.values()
+    assert [line[:2] for line in lines] == [[engine, handler] for engine in ENGINES.values() for handler in handlers]
+    assert all(re.fullmatch(r"\d+\.\d s", time) for line in lines for time in line[3:])
+    assert all(len(line) == 6 for line in lines)
 
 
 # --- Markdown

@@ -47,6 +47,18 @@ def test_a_connection_that_was_cut_is_replaced_for_that_reason(
     assert [event.reason for event in observer.of(ConnectionReplaced)] == ["deadline"]
 
 
+def test_a_connection_that_has_pinned_and_is_cut_is_replaced_for_the_cut(
+    make: MakeManager, server: FakeServer, observer: RecordingObserver
+) -> None:
+    db = make(on_pin="warn")
+    with db.connection(FakeContext(server.clock, 3.0)) as connection:
+        connection.execute("SET work_mem = '1MB'")
+        server.round_trip_s = 60.0
+        with pytest.raises(DeadlineExceededError):
+            connection.execute("select 1")
+    assert [event.reason for event in observer.of(ConnectionClosed)] == ["deadline"]
+
+
 @pytest.mark.parametrize(
     ("changes", "is_told"),
     [

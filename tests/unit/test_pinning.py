@@ -151,7 +151,8 @@ def test_tokens_come_in_order_and_stand_where_they_say(engine: str, text: str) -
 def test_any_text_has_a_verdict(engine: str, text: str) -> None:
     found = pin(engine, text)
     assert found is None or found.rule in RULES
-    assert (pin(engine, text.encode(errors="replace")) is None) == (found is None)
+    sendable = text.encode(errors="ignore")  # lone surrogates cannot be sent
+    assert (pin(engine, sendable) is None) == (pin(engine, sendable.decode()) is None)
     for each in find(engine, text):
         assert 1 <= each.line <= text.count("\n") + 1
 

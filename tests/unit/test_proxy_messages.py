@@ -92,6 +92,16 @@ DOCUMENTED_POSTGRESQL = [
 
 POSTGRESQL = [
     *DOCUMENTED_POSTGRESQL,
+    # handed on by the proxy: what the database has said decides
+    ("Request returned an error: the database system is starting up.", ConnectError, True),
+    ("Request returned an error: sorry, too many clients already.", ProxyBusyError, True),
+    (
+        "Request returned an error: remaining connection slots are reserved for roles with the SUPERUSER attribute.",
+        ProxyBusyError,
+        True,
+    ),
+    ('Request returned an error: password authentication failed for user "app".', AuthenticationError, False),
+    ("Request returned an error: something new.", ConnectError, False),
     # PostgreSQL
     ('password authentication failed for user "app"', AuthenticationError, False),
     ('role "app" does not exist', AuthenticationError, False),
@@ -102,6 +112,12 @@ POSTGRESQL = [
         AuthenticationError,
         False,
     ),
+    (
+        'pg_hba.conf rejects connection for host "10.0.0.7", user "app", database "shop", SSL encryption',
+        AuthenticationError,
+        False,
+    ),
+    ('PAM authentication failed for user "app"', AuthenticationError, False),
     ("the database system is starting up", ConnectError, True),
     ("the database system is shutting down", ConnectError, True),
     ("the database system is in recovery mode", ConnectError, True),
@@ -126,6 +142,12 @@ POSTGRESQL = [
     ("SSL error: certificate verify failed", TlsError, False),
     ("SSL error: tlsv1 alert protocol version", TlsError, False),
     ('could not read root certificate file "ca.pem": no certificate or crl found', ConfigurationError, False),
+    (
+        "channel binding is required, but server did not offer an authentication method that supports channel binding",
+        ConfigurationError,
+        False,
+    ),
+    ('definition of service "orders" not found', ConfigurationError, False),
     ("received invalid response to SSL negotiation: J", ConnectError, False),
     ("Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?", ConnectError, True),
     ("Connection reset by peer", ConnectError, True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lambda_dbconn import ConfigurationError, Settings
-from lambda_dbconn.startup import instead_of
+from lambda_dbconn.startup import _NOT_WITH_A_PROXY, instead_of
 from tests.unit.conftest import INSTANCE, PROXY, READER
 
 ROLE = "ALTER ROLE … SET"
@@ -14,7 +14,7 @@ REPLACEMENTS = [ROLE, "initialization query", "SET LOCAL"]
 
 @pytest.fixture(autouse=True)
 def _without_libpq_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PGOPTIONS", "PGGEQO", "PGSSLNEGOTIATION", "PGTARGETSESSIONATTRS"):
+    for name, *_ in _NOT_WITH_A_PROXY:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -55,6 +55,8 @@ def test_mysql_has_other_ways_and_no_roles_to_alter() -> None:
     [
         ("PGOPTIONS", "-c statement_timeout=5s"),
         ("PGGEQO", "off"),
+        ("PGSERVICE", "orders"),
+        ("PGMINPROTOCOLVERSION", "3.2"),
         ("PGSSLNEGOTIATION", "direct"),
         ("PGTARGETSESSIONATTRS", "read-write"),
     ],
@@ -72,7 +74,13 @@ def test_a_variable_of_libpq_that_the_proxy_does_not_go_along_with_is_a_fault(
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("PGSSLNEGOTIATION", "postgres"), ("PGTARGETSESSIONATTRS", "any"), ("PGTZ", "UTC"), ("PGAPPNAME", "orders")],
+    [
+        ("PGSSLNEGOTIATION", "postgres"),
+        ("PGTARGETSESSIONATTRS", "any"),
+        ("PGMINPROTOCOLVERSION", "3.0"),
+        ("PGTZ", "UTC"),
+        ("PGAPPNAME", "orders"),
+    ],
 )
 def test_what_does_no_harm_is_no_fault(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)

@@ -57,7 +57,7 @@ class Stream(asyncio.Protocol):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _, stream = await asyncio.get_running_loop().connect_accepted_socket(
             cls,
-            sock,
+            _handed_over(sock),
             ssl=tls,
             ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S if tls else None,
             ssl_shutdown_timeout=_GOODBYE_TIMEOUT_S if tls else None,
@@ -70,7 +70,7 @@ class Stream(asyncio.Protocol):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _, stream = await asyncio.get_running_loop().create_connection(
             cls,
-            sock=sock,
+            sock=_handed_over(sock),
             ssl=tls,
             server_hostname=host if tls else None,
             ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S if tls else None,
@@ -226,6 +226,15 @@ class Relay:
         if self._passed and self.destination is not None:
             self.destination.write(self.unsent())
             await self.destination.drain()
+
+
+def _handed_over(sock: socket.socket) -> socket.socket:
+    """Take the socket from its owner, whose `close` does nothing then.
+
+    Who gives up in the middle of a TLS handshake would close what asyncio still watches, and the next connection with
+    the same file descriptor would fail ("is used by transport").
+    """
+    return socket.socket(fileno=sock.detach())
 
 
 async def connect_socket(host: str, port: int) -> socket.socket:

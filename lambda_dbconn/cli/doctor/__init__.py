@@ -1,0 +1,1 @@
+"""What `lambda-dbconn doctor` does: it shows what `lambda_dbconn.doctor` finds."""
