@@ -26,9 +26,10 @@ class Seeing(Protocol):
 class Factory:
     """Takes the place of a connection's `cursor_factory`: whatever class is set, its subclass that is watched is got.
 
-    Its cursors show each text to their connection's `see` before it is sent. Not seen is what does not come from a
-    connection's `cursor()`, `execute()` or factories: a cursor class that is called directly, and psycopg's own COMMIT,
-    SAVEPOINT, two-phase commands, `DEALLOCATE` and FETCH.
+    Of any other callable, which psycopg takes as well, what it makes becomes an instance of a watched class. Cursors
+    show each text to their connection's `see` before it is sent. Not seen is what does not come from a connection's
+    `cursor()`, `execute()` or factories: a cursor class that is called directly, and psycopg's own COMMIT, SAVEPOINT,
+    two-phase commands, `DEALLOCATE` and FETCH.
     """
 
     def __set_name__(self, _owner: type, name: str) -> None:
@@ -40,8 +41,12 @@ class Factory:
         return connection.__dict__[self._name]
 
     def __set__(self, connection: Any, kind: Any) -> None:
-        """Make a class watched."""
-        connection.__dict__[self._name] = _watched(kind)
+        """Make a class, or what a callable makes, watched."""
+        if isinstance(kind, type):
+            kind = _watched(kind)
+        elif not isinstance(kind, _WatchedCallable):
+            kind = _WatchedCallable(kind)
+        connection.__dict__[self._name] = kind
 
 
 def watch(connection: Any, see: Callable[[str | bytes], None]) -> None:
@@ -51,6 +56,19 @@ def watch(connection: Any, see: Callable[[str | bytes], None]) -> None:
     connection.see = see
     connection.cursor_factory = connection.cursor_factory
     connection.server_cursor_factory = connection.server_cursor_factory
+
+
+class _WatchedCallable:
+    """A callable that takes a cursor class's place, and whose cursors are watched."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Make a cursor."""
+        cursor: Any = self._make(*arguments, **options)
+        cursor.__class__ = _watched(cursor.__class__)
+        return cursor
 
 
 class _WatchedCursor:
