@@ -126,19 +126,21 @@ class Lender(Generic[C]):
             return None
         upkeep = self._upkeep
         limit_s = CLEANING_LIMIT_S if slot.cutoff is None else upkeep.lift_limit(slot, slot.cutoff)
+        failure = _OTHER
+        if error is not None:  # before the state is asked for, which puts right what the error may have come from
+            failure = upkeep.failure_of_loan(slot, error, is_read_only=is_read_only)
         state = upkeep.state(slot, limit_s)
         if state is _CLEAN and error is None and not slot.is_touched and slot.doom is None:
             slot.returned(self._monotonic(), self._wall())
             del self._lent[slot.holder]
             self._idle.append(slot)
             return None
-        return self._settle(slot, state, error, limit_s, is_read_only=is_read_only)
+        return self._settle(slot, state, failure, error, limit_s)
 
     def _settle(
-        self, slot: Slot[C], state: SessionState, error: BaseException | None, limit_s: float, *, is_read_only: bool
+        self, slot: Slot[C], state: SessionState, failure: Failure, error: BaseException | None, limit_s: float
     ) -> Steps[Failure]:
         """Clean or discard a connection that may not be as it was lent, and take it back."""
-        failure = _OTHER if error is None else self._upkeep.failure_of_loan(slot, error, is_read_only=is_read_only)
         try:
             reason = discard_reason(state, failure, slot.doom)
             if reason is None and (yield from self._upkeep.put_right(slot, state, limit_s)):
