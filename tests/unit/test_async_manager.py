@@ -17,7 +17,7 @@ from lambda_dbconn import (
     async_from_env,
 )
 from lambda_dbconn.drivers.driver import Failure
-from lambda_dbconn.events import ConnectionReplaced
+from lambda_dbconn.events import ConnectionReplaced, LoanEnded, WarmUpFailed
 from lambda_dbconn.testing.fakes import FakeConnection, FakeDriver, FakeError
 from tests.unit.conftest import in_fresh_process, local
 
@@ -212,6 +212,41 @@ def test_the_environment_gives_the_same_manager_each_time_and_not_the_blocking_o
     environ.setenv("DB_ENGINE", "mysql")
     with pytest.raises(ConfigurationError, match=r"DB_ENGINE .* says 'mysql', but the code asks for 'postgresql'"):
         async_from_env()
+
+
+def test_the_process_parts_with_its_idle_connections_as_with_any(db: Manager, server: FakeServer) -> None:
+    use(db)
+    assert [db._lender.part(), db._lender.part()] == [True, False]
+    assert [connection.closes for connection in server.connections] == [1]
+    use(db)
+    db._lender.forget()
+    assert [connection.closes for connection in server.connections] == [1, 1]
+    assert use(db) == 3
+
+
+def test_connecting_ahead_needs_no_loop_and_bears_one_and_never_raises(
+    db: Manager, server: FakeServer, observer: RecordingObserver
+) -> None:
+    server.demand("open", FakeError("not now", Failure.LOST))
+    assert db.warm_up_now() is False
+    assert [event.endpoint for event in observer.of(WarmUpFailed)] == ["localhost:5432"]
+
+    async def at_import() -> bool:
+        return db.warm_up_now()
+
+    assert asyncio.run(at_import()) is True
+    assert use(db) == server.connections[-1].number
+
+
+def test_the_end_of_each_loan_is_told(make: Callable[..., Manager], observer: RecordingObserver) -> None:
+    observer.ignores = ()
+    db = make()
+    use(db)
+    use(db)
+    with pytest.raises(TransactionLeftOpenError):
+        use(db, "begin")
+    assert [event.outcome for event in observer.of(LoanEnded)] == ["opened", "reused", "reused"]
+    assert observer.names()[-1] == "LoanEnded"
 
 
 def test_asyncio_is_imported_when_it_is_asked_for() -> None:
