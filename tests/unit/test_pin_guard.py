@@ -106,6 +106,12 @@ def test_raise_refuses_before_anything_is_sent(
     assert observer.of(SessionPinned) == []
 
 
+def test_what_pins_nothing_and_leaves_something_is_reset(make: MakeManager, server: FakeServer) -> None:
+    db = make(engine="mysql", on_pin="warn")
+    assert [use(db, "SET time_zone = '+01:00'"), use(db, "select 1")] == [1, 1]
+    assert server.counts["reset"] == 1
+
+
 def test_ignore_lets_everything_pass(make: MakeManager, observer: RecordingObserver) -> None:
     db = make(on_pin="ignore")
     assert [use(db, PINNING), use(db, PINNING)] == [1, 1]
