@@ -5,14 +5,17 @@ from __future__ import annotations
 import select
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn.backoff import Backoff
 from lambda_dbconn.drivers.driver import Failure, SessionState
+from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.liveness import WATCHED, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lambda_dbconn.backoff import Budget
     from lambda_dbconn.clock import Clock
-    from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.deadline import Cutoff, Deadline
     from lambda_dbconn.events import ConnectionReplaced
     from lambda_dbconn.settings import Settings
 
@@ -20,18 +23,19 @@ C = TypeVar("C")
 
 
 class Slot(Generic[C]):
-    """A place for one connection: empty, idle or lent. Belongs to one thread at a time.
+    """A place for one connection: empty, idle or lent. Belongs to one holder at a time.
 
     Attributes:
         connection: The driver's connection; None when empty.
         poll: The bound `poll()` of its socket; `poll(0)` gives `[]` for silence.
         trusted_monotonic, trusted_wall: Until when a silent `poll()` is enough, by either clock.
-        thread: The identity of the thread that holds it, or was the last to.
+        holder: Who holds it, or was the last to: a thread's identity, or a task.
         loans: How many times the slot was lent, whichever connection was in it.
         cutoff: When what the caller does with it must end; None for no limit.
         vacated: How the last connection was given up, if the next one replaces it.
         doom: Why its connection must be closed at return, noted while it was lent: `closed` by `close()`,
             `deadline`, or `pinned`.
+        is_touched: A statement was sent that may have left something in the session.
     """
 
     __slots__ = (
@@ -46,10 +50,11 @@ class Slot(Generic[C]):
         "connection",
         "cutoff",
         "doom",
+        "holder",
+        "is_touched",
         "limits",
         "loans",
         "poll",
-        "thread",
         "trusted_monotonic",
         "trusted_wall",
         "vacated",
@@ -62,7 +67,7 @@ class Slot(Generic[C]):
     doom: str | None
 
     def __init__(self) -> None:
-        self.thread = 0
+        self.holder: object = 0
         self.loans = 0
         self.vacated: ConnectionReplaced | None = None
         self.empty()
@@ -97,6 +102,7 @@ class Slot(Generic[C]):
         self.poll = _silence
         self.cutoff = None
         self.doom = None
+        self.is_touched = False
         self.trusted_monotonic = self.trusted_wall = float("-inf")
 
     def events(self) -> int:
@@ -153,3 +159,35 @@ def pin_action(settings: Settings) -> str:
 
 # After these nothing of a transaction was committed, and doing it again may succeed.
 RUN_AGAIN = frozenset((Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY, Failure.BUSY))
+
+
+class Attempts:
+    """How often `run` may try, and how long it waits in between.
+
+    Args:
+        count: How often at most.
+        deadline: No pause is begun that it might cut off.
+        budget: Of the manager's repeats; a mere conflict costs none.
+
+    Raises:
+        ConfigurationError: `count` is less than 1.
+    """
+
+    def __init__(self, count: int, deadline: Deadline, budget: Budget) -> None:
+        if count < 1:
+            raise ConfigurationError(f"the argument attempts is {count!r}; accepted: 1 or more")
+        self._left = count
+        self._deadline = deadline
+        self._budget = budget
+        self._backoff = Backoff()
+
+    def pause_s(self, failure: Failure) -> float | None:
+        """Return the pause after an attempt that failed so, or None: it was the last."""
+        self._left -= 1
+        is_outage = failure is not Failure.CONFLICT
+        pause_s = max(self._backoff.pause_s(), self._budget.wait_s() if is_outage else 0.0)
+        if self._left == 0 or failure not in RUN_AGAIN or self._deadline.remaining_s() <= pause_s:
+            return None
+        if is_outage:
+            self._budget.spend()
+        return pause_s

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING, overload
+from lambda_dbconn.assembly import WARM_UP_LIMIT_S
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.lifecycle import watch_memory
-from lambda_dbconn.manager import WARM_UP_LIMIT_S, ConnectionManager
+from lambda_dbconn.manager import ConnectionManager
 from lambda_dbconn.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, Literal
 
     import psycopg
     import pymysql
 
+    from lambda_dbconn.assembly import Assembly
+    from lambda_dbconn.async_manager import AsyncConnectionManager
     from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
     from lambda_dbconn.events import Observer
 
 _managers: dict[tuple[object, ...], ConnectionManager[Any]] = {}
+_async_managers: dict[tuple[object, ...], AsyncConnectionManager[Any]] = {}
 _secrets: dict[tuple[str | None, str | None], SecretsManagerProvider] = {}  # those that were read for settings
 _warm_ups_took_s: list[float] = []  # they share the init phase
 
@@ -70,25 +74,61 @@ def from_env(
     manager = _managers.get(settings.identity)
     if manager is None:
         # No lock: of two threads that get here at once both make a manager, and both return the first one's.
-        provider = _secrets.get((settings.secret_id, settings.region)) if settings.auth == "secret" else None
-        made: ConnectionManager[Any] = ConnectionManager(settings, credentials=provider, observer=observer)
+        made: ConnectionManager[Any] = ConnectionManager(settings, credentials=_provider(settings), observer=observer)
         manager = _managers.setdefault(settings.identity, made)
         if manager is made and settings.warm_up == "init":
-            _warm_up(manager)
+            _warm_up(manager.warm_up)
+    _check_observer(manager, observer)
+    return manager
+
+
+def async_from_env(
+    prefix: str = "DB_", *, observer: Observer | None = None
+) -> AsyncConnectionManager[psycopg.AsyncConnection[tuple[Any, ...]]]:
+    """Return this process's asyncio manager for the environment's settings, as `from_env` does; PostgreSQL only.
+
+    Args:
+        prefix: Of the variables.
+        observer: As in `from_env`.
+
+    Raises:
+        ConfigurationError: With every fault at once, each naming its variable. Or as `from_env` has it.
+        CredentialsError: The secret was needed and could not be read.
+    """
+    from lambda_dbconn.async_manager import AsyncConnectionManager
+
+    settings = Settings.from_env(prefix, engine="postgresql", read_secret=_read_secret)
+    manager = _async_managers.get(settings.identity)
+    if manager is None:
+        made: AsyncConnectionManager[Any] = AsyncConnectionManager(
+            settings, credentials=_provider(settings), observer=observer
+        )
+        manager = _async_managers.setdefault(settings.identity, made)
+        if manager is made and settings.warm_up == "init":
+            _warm_up(manager.warm_up_now)
+    _check_observer(manager, observer)
+    return manager
+
+
+def _provider(settings: Settings) -> SecretsManagerProvider | None:
+    """Return the provider that has read the secret for the settings already, if there is one."""
+    return _secrets.get((settings.secret_id, settings.region)) if settings.auth == "secret" else None
+
+
+def _check_observer(manager: Assembly[Any], observer: Observer | None) -> None:
     if observer not in (None, manager.observer):
         raise ConfigurationError(
             f"the argument observer is a {type(observer).__name__}, but the manager for these settings tells another "
             f"{type(manager.observer).__name__} already; accepted: the same object wherever it is given, from the "
             "first call of from_env on"
         )
-    return manager
 
 
-def _warm_up(manager: ConnectionManager[Any]) -> None:
+def _warm_up(connect: Callable[[Deadline], bool]) -> None:
     """Connect ahead, in what earlier ones have left of the time for that."""
     clock = SystemClock()
     began = clock.monotonic()
-    manager.warm_up(Deadline(WARM_UP_LIMIT_S - sum(_warm_ups_took_s), reserve_s=0.0, clock=clock))
+    connect(Deadline(WARM_UP_LIMIT_S - sum(_warm_ups_took_s), reserve_s=0.0, clock=clock))
     _warm_ups_took_s.append(clock.monotonic() - began)
 
 

@@ -51,6 +51,7 @@ _FIELDS: dict[str, Accepts] = {
     "max_connections": whole(1, 100),
     "on_pin": one_of("warn", "raise", "ignore"),
     "warm_up": one_of("init"),
+    "reset": one_of("seen", "always", "never"),
 }
 _REQUIRED = ("engine", "host", "port", "auth", "sslmode")
 
@@ -82,6 +83,7 @@ class Settings(Value):
         max_connections: How many threads of one invocation may hold a connection at once.
         on_pin: `warn`, `raise` or `ignore`; None is `warn` on an RDS Proxy endpoint, else `ignore`.
         warm_up: `init`: `lambda_dbconn.from_env()` connects at once; None for the first loan.
+        reset: Which loans the session is reset after: those `seen` to leave something in it, `always`, or `never`.
         prefix: Of the variables that these settings came from, for messages; None when built by hand.
     """
 
@@ -107,6 +109,7 @@ class Settings(Value):
     max_connections: int = 1
     on_pin: str | None = None
     warm_up: str | None = None
+    reset: str = "seen"
     prefix: str | None = None
 
     @classmethod
@@ -335,18 +338,17 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     auth = values.get("auth", Settings.auth)
     if auth in ("iam", "password") and values.get("user") is None:
         yield "user", f"{_label('user', prefix)} is not set; accepted: the database user's name"
+    hosts = [values[field] for field in ("host", "reader_host", "signing_host") if is_host(values.get(field))]
+    if values.get("reset") == "always" and any(classify(host).is_proxy for host in hosts):
+        label = _label("reset", prefix)
+        yield "reset", f"{label} is 'always', which would pin on RDS Proxy; accepted there: seen or never"
     if auth == "secret" and values.get("secret_id") is None:
         yield "secret_id", f"{_label('secret_id', prefix)} is not set, but {_label('auth', prefix)} is secret"
     server_name = values.get("signing_host") or values.get("host")
     if values.get("engine") == "postgresql" and is_host(server_name) and classify(str(server_name)).is_proxy:
         yield from faults_with_a_proxy(environment)
-    if values.get("sslmode") == "disable":
-        hosts = [values[field] for field in ("host", "reader_host", "signing_host") if is_host(values.get(field))]
-        if auth == "iam" or any(classify(host).is_rds for host in hosts):
-            yield (
-                "sslmode",
-                f"{_label('sslmode', prefix)} is 'disable'; accepted with IAM or an RDS host: verify-full",
-            )
+    if values.get("sslmode") == "disable" and (auth == "iam" or any(classify(host).is_rds for host in hosts)):
+        yield "sslmode", f"{_label('sslmode', prefix)} is 'disable'; accepted with IAM or an RDS host: verify-full"
 
 
 def _fault(label: str, value: object, accepts: Accepts) -> str:

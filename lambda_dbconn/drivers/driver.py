@@ -87,6 +87,12 @@ class Driver(Protocol[C]):
     def rollback(self, connection: C, *, timeout_s: float) -> None:
         """Roll back: one round trip; raises whatever comes when it fails or takes too long."""
 
+    def reset(self, connection: C, *, timeout_s: float) -> None:
+        """Put a clean session back to what it was at login; raises whatever comes when it fails or takes too long.
+
+        PostgreSQL: one round trip; MySQL: two or three.
+        """
+
     def cut_off(self, connection: C, cutoff: Cutoff | None) -> None:
         """Let every wait of the caller's end at `cutoff`, by what `cutoff.cut` then returns; None takes that back."""
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _GOODBYE_LIMIT_S = 0.05
 _LONGEST_BATCH_BYTES = 16_000  # a statement of more than 16 KB pins the session on RDS Proxy, and PyMySQL packs 1 MB
 _PLUGIN_CANNOT_LOAD = 2059
+_COM_RESET_CONNECTION = 0x1F
 _CLEAN = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 _STATE_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT | SERVER_STATUS.SERVER_STATUS_IN_TRANS
 
@@ -100,6 +101,7 @@ class MysqlDriver:
                 error = _meaning(exc, where, is_token=settings.auth == "iam")
             raise error from without_frames(exc, outer=outer)
         connection.limit(None)
+        connection.names = (connection.charset, connection.collation)
         return connection
 
     def watch(self, connection: Connection, see: Callable[[str | bytes], None]) -> None:
@@ -169,6 +171,23 @@ class MysqlDriver:
         connection.limit(time.monotonic() + timeout_s)
         connection.rollback()
         connection.limit(None)
+
+    def reset(self, connection: Connection, *, timeout_s: float) -> None:
+        """Send COM_RESET_CONNECTION, which PyMySQL 1.2.4 does not know, then what it leaves out or undoes.
+
+        Raises:
+            NotSupportedError: The login named no database, and there is no way back to none.
+        """
+        if connection.db is None:
+            raise pymysql.NotSupportedError("the session was in no database, and may be in one now")
+        connection.limit(time.monotonic() + timeout_s)
+        connection._execute_command(_COM_RESET_CONNECTION, b"")  # type: ignore[attr-defined] # noqa: SLF001
+        connection._read_ok_packet()  # type: ignore[attr-defined] # noqa: SLF001
+        pymysql.Connection.set_character_set(connection, *connection.names)  # unseen
+        pymysql.Connection.select_db(connection, connection.db)
+        connection.autocommit(True)  # noqa: FBT003 - PyMySQL's signature; sent only if the server's default is off
+        connection.limit(None)
+        connection.isolation = None
 
     def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
         """Let the caller's calls end with the invocation's time, or take that back."""
@@ -282,4 +301,5 @@ def _tcp(address: str, port: int, timeout_s: float) -> Socket:
 
 
 def _set_isolation(connection: Connection, level: str) -> None:
-    connection.query(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
+    """Set the level, unseen: it is put back without a reset."""
+    pymysql.Connection.query(connection, f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")

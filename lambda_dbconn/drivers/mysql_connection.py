@@ -105,15 +105,20 @@ class Connection(_Base):
         address: The IP address that it is connected to.
         cutoff: When the invocation's time is over, while it is lent with a limit.
         isolation: The session's own level, while another one is set.
+        names: The character set and collation of its login.
         longest_batch_bytes: Of one of `executemany`'s statements; None for PyMySQL's own limit.
     """
 
     _sock: socket.socket | None
     _result: Any
+    charset: str
+    collation: str | None
+    db: Any
     server_thread_id: tuple[int]
     server_status: int
 
     address: str
+    names: tuple[str, str | None]
     cutoff: Cutoff | None = None
     isolation: str | None = None
     longest_batch_bytes: int | None = None
@@ -165,7 +170,10 @@ class Connection(_Base):
 
 
 class WatchedConnection(Connection):
-    """A connection that shows each text to `see` before it is sent, by whichever cursor."""
+    """A connection that shows each text to `see` before it is sent, by whichever cursor.
+
+    Two methods send what is no query's text: for these `see` is shown the statement that they stand for.
+    """
 
     see: Callable[[str | bytes], None]
 
@@ -173,3 +181,13 @@ class WatchedConnection(Connection):
         """Send a query, unless `see` raises."""
         self.see(bytes(sql) if isinstance(sql, bytearray) else sql)
         return super().query(sql, unbuffered)
+
+    def select_db(self, db: Any) -> None:
+        """Select another database."""
+        self.see("USE")
+        super().select_db(db)
+
+    def set_character_set(self, charset: Any, collation: Any = None) -> None:
+        """Change the character set."""
+        self.see("SET NAMES")
+        super().set_character_set(charset, collation)

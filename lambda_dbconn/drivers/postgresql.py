@@ -18,11 +18,11 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-from lambda_dbconn._typing import TYPE_CHECKING
-from lambda_dbconn.drivers import addresses
+from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn.drivers import addresses, watching
 from lambda_dbconn.drivers.driver import Failure, SessionState, application_name, checked_isolation
 from lambda_dbconn.drivers.failures import failure_of
-from lambda_dbconn.drivers.postgresql_connection import limit, watch
+from lambda_dbconn.drivers.postgresql_connection import WatchedConnection, limit
 from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
 from lambda_dbconn.proxy_messages import connect_error
 
@@ -32,10 +32,15 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.credentials import Credentials
     from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.drivers.async_postgresql import AsyncConnection
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
 
     Connection = psycopg.Connection[Any]
+else:
+    Connection = psycopg.Connection
+
+C = TypeVar("C", bound="Connection | AsyncConnection")
 
 _IDLE = pq.TransactionStatus.IDLE
 _IN_TRANSACTION = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
@@ -48,33 +53,44 @@ _METHODS_FOR_TOKENS = "password"
 _LIBPQ_18 = 180000
 
 
-class PostgresqlDriver:
-    """psycopg behind `lambda_dbconn.drivers.driver.Driver`."""
+class PostgresqlSessions(Generic[C]):
+    """What a driver knows and does without waiting, and opening, which blocks: for both of psycopg's connections."""
 
-    def open(self, settings: Settings, credentials: Credentials, trust: Trust, *, timeout_s: float) -> Connection:
+    _class: type[C]
+    _watched_class: type[C]
+
+    def _put_back(self, connection: C) -> None:
+        """Let the next loan's transactions be the server's ordinary ones; sends nothing outside a transaction."""
+        raise NotImplementedError
+
+    def open(self, settings: Settings, credentials: Credentials, trust: Trust, *, timeout_s: float) -> C:
         """Connect to the first address that answers; sends no SQL at all."""
         where = f"{settings.address} as {credentials.user!r}, database {settings.name or credentials.user!r}"
 
-        def open_one(address: str, limit_s: float) -> Connection:
+        def open_one(address: str, limit_s: float) -> C:
             pgconn = _start(settings, credentials, trust, address)
             _finish_connecting(pgconn, where, limit_s)
-            return _prepared(pgconn)
+            connection = self._class(pgconn)
+            connection.prepare_threshold = None
+            self._put_back(connection)
+            return connection
 
         return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
 
-    def watch(self, connection: Connection, see: Callable[[str | bytes], None]) -> None:
+    def watch(self, connection: C, see: Callable[[str | bytes], None]) -> None:
         """Make it a connection whose cursors show what they send."""
-        watch(connection, see)
+        connection.__class__ = self._watched_class  # type: ignore[assignment] # a subclass of what it is
+        watching.watch(connection, see)
 
-    def fileno(self, connection: Connection) -> int:
+    def fileno(self, connection: C) -> int:
         """Return the socket's file descriptor."""
         return connection.fileno()
 
-    def is_open(self, connection: Connection) -> bool:
+    def is_open(self, connection: C) -> bool:
         """Say whether the driver still believes in the connection."""
         return not connection.closed
 
-    def drain(self, connection: Connection) -> bool:
+    def drain(self, connection: C) -> bool:
         """Read notices, notifications and parameter changes; they are dispatched at the next statement.
 
         A session's last words (57P01, say) are read without complaint: only the end of file behind them raises.
@@ -91,13 +107,16 @@ class PostgresqlDriver:
             return False
         return True
 
-    def ping(self, connection: Connection, *, timeout_s: float) -> None:
-        """Run an empty-handed `SELECT 1`: one round trip to the database itself, also behind a proxy."""
-        _run(connection.pgconn, b"SELECT 1", timeout_s)
+    def state(self, connection: C, *, timeout_s: float) -> SessionState:  # noqa: ARG002 - libpq knows
+        """Ask libpq, which tracks the state with each reply: no round trip.
 
-    def state(self, connection: Connection, *, timeout_s: float) -> SessionState:  # noqa: ARG002 - libpq knows
-        """Ask libpq, which tracks the state with each reply: no round trip."""
-        status = connection.pgconn.transaction_status
+        A result that is not read to its end, an unfinished COPY and a pipeline that was not left are unusable: to get
+        out of them may take as long as they do.
+        """
+        pgconn = connection.pgconn
+        status = pgconn.transaction_status
+        if pgconn.pipeline_status:
+            return SessionState.UNUSABLE
         if status == _IDLE:
             if (
                 connection.autocommit,
@@ -105,40 +124,13 @@ class PostgresqlDriver:
                 connection.isolation_level,
                 connection.deferrable,
             ) != _AS_OPENED:
-                _put_back(connection)
+                self._put_back(connection)
             return SessionState.CLEAN
         return SessionState.IN_TRANSACTION if status in _IN_TRANSACTION else SessionState.UNUSABLE
 
-    def begin(self, connection: Connection, *, read_only: bool, isolation: str | None) -> None:
-        """Send one BEGIN that says it all: nothing is SET, so nothing pins."""
-        level = checked_isolation(isolation)
-        words = ["BEGIN"]
-        if level:
-            words.append(f"ISOLATION LEVEL {level}")
-        if read_only:
-            words.append("READ ONLY")
-        psycopg.Cursor(connection).execute(" ".join(words).encode())  # not by a cursor class of the user's
-
-    def commit(self, connection: Connection) -> None:
-        """Commit. PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, silently: not here."""
-        if connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
-            connection.rollback()
-            raise TransactionAbortedError(
-                "the transaction was rolled back: a statement in it had failed, and the error was caught inside it"
-            )
-        connection.commit()
-
-    def rollback(self, connection: Connection, *, timeout_s: float) -> None:
-        """Roll back within the limit."""
-        _run(connection.pgconn, b"ROLLBACK", timeout_s)
-
-    def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
-        """Let the caller's calls end with the invocation's time, or take that back."""
-        limit(connection, cutoff)
-
     def interrupt(
         self,
-        connection: Connection,
+        connection: C,
         settings: Settings,  # noqa: ARG002 - a cancel request goes where the connection went, and needs no login
         credentials: Callable[[], Credentials],  # noqa: ARG002
         trust: Trust,  # noqa: ARG002
@@ -157,17 +149,94 @@ class PostgresqlDriver:
         finally:
             request.finish()
 
-    def close(self, connection: Connection) -> None:
-        """Close: libpq's socket is non-blocking, so saying goodbye never waits."""
-        connection.close()
-
-    def failure(self, connection: Connection, error: BaseException) -> Failure:
+    def failure(self, connection: C, error: BaseException) -> Failure:
         """Read the SQLSTATE; errors without one come from a connection that is gone."""
         if connection.closed:
             return Failure.LOST
         found = failure_of("postgresql", getattr(error, "sqlstate", None), str(error))
         is_read_only_by_choice = found is Failure.READ_ONLY and connection.read_only
         return Failure.OTHER if is_read_only_by_choice else found
+
+
+class PostgresqlDriver(PostgresqlSessions[Connection]):
+    """psycopg behind `lambda_dbconn.drivers.driver.Driver`."""
+
+    _class = Connection
+    _watched_class = WatchedConnection
+
+    def _put_back(self, connection: Connection) -> None:
+        connection.autocommit = True
+        connection.read_only = connection.isolation_level = connection.deferrable = None
+
+    def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
+        """Let the caller's calls end with the invocation's time, or take that back."""
+        limit(connection, cutoff)
+
+    def ping(self, connection: Connection, *, timeout_s: float) -> None:
+        """Run an empty-handed `SELECT 1`: one round trip to the database itself, also behind a proxy."""
+        _run(connection.pgconn, b"SELECT 1", timeout_s)
+
+    def begin(self, connection: Connection, *, read_only: bool, isolation: str | None) -> None:
+        """Send one BEGIN that says it all: nothing is SET, so nothing pins."""
+        statement = begin_statement(read_only=read_only, isolation=isolation)
+        psycopg.Cursor(connection).execute(statement)  # not by a cursor class of the user's
+
+    def commit(self, connection: Connection) -> None:
+        """Commit. PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, silently: not here."""
+        if has_failed(connection):
+            connection.rollback()
+            raise aborted()
+        connection.commit()
+
+    def rollback(self, connection: Connection, *, timeout_s: float) -> None:
+        """Roll back within the limit."""
+        _run(connection.pgconn, b"ROLLBACK", timeout_s)
+
+    def reset(self, connection: Connection, *, timeout_s: float) -> None:
+        """Send DISCARD ALL, and forget the notifications that nobody has read."""
+        refuse_prepared(connection)
+        _run(connection.pgconn, b"DISCARD ALL", timeout_s)
+        forget_notifications(connection)
+
+    def close(self, connection: Connection) -> None:
+        """Close: libpq's socket is non-blocking, so saying goodbye never waits."""
+        connection.close()
+
+
+def begin_statement(*, read_only: bool, isolation: str | None) -> bytes:
+    """Return one BEGIN that says it all: nothing is SET, so nothing pins."""
+    level = checked_isolation(isolation)
+    words = ["BEGIN"]
+    if level:
+        words.append(f"ISOLATION LEVEL {level}")
+    if read_only:
+        words.append("READ ONLY")
+    return " ".join(words).encode()
+
+
+def has_failed(connection: psycopg.BaseConnection[Any]) -> bool:
+    """Say whether a statement has failed in the transaction, whose COMMIT PostgreSQL would answer with ROLLBACK."""
+    return connection.pgconn.transaction_status == pq.TransactionStatus.INERROR
+
+
+def aborted() -> TransactionAbortedError:
+    """Return the error for that."""
+    return TransactionAbortedError(
+        "the transaction was rolled back: a statement in it had failed, and the error was caught inside it"
+    )
+
+
+def refuse_prepared(connection: psycopg.BaseConnection[Any]) -> None:
+    """Raise if psycopg may have prepared statements that a reset would take from under it."""
+    if connection.prepare_threshold is not None:
+        raise psycopg.NotSupportedError("statements were prepared, and psycopg would go on using them")
+
+
+def forget_notifications(connection: psycopg.BaseConnection[Any]) -> None:
+    """Forget what was notified and not read."""
+    backlog = connection._notifies_backlog  # noqa: SLF001 - `notifies()` would warn where there are handlers
+    if backlog:
+        backlog.clear()
 
 
 def _start(settings: Settings, credentials: Credentials, trust: Trust, address: str) -> pq.abc.PGconn:
@@ -217,20 +286,6 @@ def _finish_connecting(pgconn: pq.abc.PGconn, where: str, timeout_s: float) -> N
         pgconn.finish()
         raise
     pgconn.nonblocking = 1
-
-
-def _prepared(pgconn: pq.abc.PGconn) -> Connection:
-    """Wrap a logged-in libpq connection as `psycopg.connect` does."""
-    connection: Connection = psycopg.Connection(pgconn)
-    connection.autocommit = True
-    connection.prepare_threshold = None
-    return connection
-
-
-def _put_back(connection: Connection) -> None:
-    """Let the next loan's transactions be the server's ordinary ones; sends nothing outside a transaction."""
-    connection.autocommit = True
-    connection.read_only = connection.isolation_level = connection.deferrable = None
 
 
 def _run(pgconn: pq.abc.PGconn, sql: bytes, timeout_s: float) -> None:

@@ -316,6 +316,11 @@ class FakeDriver:
         self._server.round_trip(connection, "rollback", timeout_s)
         connection._take_effect("rollback", "")  # noqa: SLF001 - its own module
 
+    def reset(self, connection: FakeConnection, *, timeout_s: float) -> None:
+        """Put the session back to what it was within the limit."""
+        self._server.sql.append("DISCARD ALL")
+        self._server.round_trip(connection, "reset", timeout_s)
+
     def cut_off(self, connection: FakeConnection, cutoff: Cutoff | None) -> None:
         """Let round trips end with the cutoff."""
         connection.cutoff = cutoff

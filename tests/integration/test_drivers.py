@@ -179,11 +179,16 @@ def test_pymysql_sends_begin_and_commit_around_a_transaction(mysql_database: Dat
 def test_the_lent_object_is_the_drivers_own_connection_in_autocommit(database: Database) -> None:
     with database.manager().connection() as connection:
         if database.is_postgresql:
-            assert type(connection) is psycopg.Connection
+            assert isinstance(connection, psycopg.Connection)
             assert connection.autocommit is True
         else:
             assert isinstance(connection, pymysql.Connection)
             assert connection.get_autocommit() is True
+
+
+def test_a_connection_that_nobody_looks_at_is_psycopgs_own(postgresql_database: Database) -> None:
+    with postgresql_database.manager(reset="never").connection() as connection:
+        assert type(connection) is psycopg.Connection
 
 
 def test_a_statement_takes_effect_without_a_commit(database: Database) -> None:

@@ -83,7 +83,7 @@ def make(proxy: LocalRdsProxy, server: LocalServer, observer: RecordingObserver)
     """Make managers that reach the server through the proxy."""
     managers: list[ConnectionManager[Any]] = []
 
-    def make(on_pin: str = "warn") -> ConnectionManager[Any]:
+    def make(on_pin: str = "warn", reset: str = "seen") -> ConnectionManager[Any]:
         settings = Settings(
             engine=server.engine,
             host="127.0.0.1",
@@ -93,6 +93,7 @@ def make(proxy: LocalRdsProxy, server: LocalServer, observer: RecordingObserver)
             password=Secret(server.password),
             sslrootcert=str(proxy.certificates.ca_path),
             on_pin=on_pin,
+            reset=reset,
         )
         managers.append(ConnectionManager(settings, observer=observer))
         return managers[-1]
@@ -143,7 +144,7 @@ def test_a_pinned_connection_is_dropped_and_the_database_connection_is_free_agai
 
 
 def test_without_the_guard_it_stays_pinned(server: LocalServer, proxy: LocalRdsProxy, make: Callable[..., Any]) -> None:
-    db = make(on_pin="ignore")
+    db = make(on_pin="ignore", reset="never")
     with db.connection() as connection:
         send(connection, "LISTEN x" if server.engine == "postgresql" else "SET @a = 1")
         assert type(connection).__name__ == "Connection"

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, assert_type
 import psycopg
 from aws_lambda_powertools import Logger, Metrics
 
-from lambda_dbconn import ConnectionManager, Credentials, Secret, Settings, Stats, from_env
+from lambda_dbconn import (
+    AsyncConnectionManager,
+    ConnectionManager,
+    Credentials,
+    Secret,
+    Settings,
+    Stats,
+    async_from_env,
+    from_env,
+)
 from lambda_dbconn.description import Description
 from lambda_dbconn.observers.emf import EmfObserver
 from lambda_dbconn.observers.logging import LoggingObserver
@@ -95,6 +104,32 @@ assert_type(pg.run(count), int)
 assert_type(pg.run(count, Context(), attempts=5, read_only=True), int)
 assert_type(pg.run(lambda conn: conn.info.server_version), int)
 my.run(count)  # type: ignore[arg-type] # another driver's connection
+
+# --- asyncio
+
+apg = async_from_env()
+assert_type(apg, AsyncConnectionManager[psycopg.AsyncConnection[Row]])
+assert_type(apg.reader, AsyncConnectionManager[psycopg.AsyncConnection[Row]])
+
+
+async def count_async(conn: psycopg.AsyncConnection[Row]) -> int:
+    """Return something."""
+    return len(await (await conn.execute("select 1")).fetchall())
+
+
+async def work() -> None:
+    """Await what there is."""
+    async with apg.connection(Context()) as conn:
+        assert_type(conn, psycopg.AsyncConnection[Row])
+    async with apg.transaction(1.5, read_only=True, isolation="serializable") as conn:
+        assert_type(await (await conn.execute("select 1")).fetchone(), Row | None)
+    assert_type(await apg.run(count_async, Context(), attempts=5), int)
+    assert_type(await apg.warm_up(), bool)
+    await apg.close()
+    await apg.run(count)  # type: ignore[arg-type] # it is not awaited
+    with apg.connection():  # type: ignore[attr-defined] # it is
+        pass
+
 
 # --- decorators
 

@@ -61,6 +61,7 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     yield monkeypatch
     registry._managers.clear()
     registry._managers.update(known)
+    registry._async_managers.clear()
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ def test_every_public_name_is_in_the_api_reference(name: str) -> None:
     assert re.search(rf"`{name}[`(]", read(ROOT / "docs" / "reference" / "api.md"))
 
 
-@pytest.mark.parametrize("name", [name for name in vars(ConnectionManager) if not name.startswith("_")])
+@pytest.mark.parametrize("name", [name for name in dir(ConnectionManager) if not name.startswith("_")])
 def test_every_method_of_the_manager_has_a_heading(name: str) -> None:
     headings = re.findall(r"^#### (.+)$", read(ROOT / "docs" / "reference" / "api.md"), flags=re.MULTILINE)
     assert any(re.search(rf"`{name}[`(]", heading) for heading in headings)

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn import Settings
+from lambda_dbconn.backoff import Budget
+from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.drivers.driver import Failure, SessionState
-from lambda_dbconn.lease import RUN_AGAIN, Slot, discard_reason, pin_action
+from lambda_dbconn.lease import Attempts, Slot, discard_reason, pin_action
 from lambda_dbconn.liveness import Limits
 from tests.unit.conftest import INSTANCE, PROXY
 
@@ -78,8 +80,11 @@ def test_pins_are_looked_for_where_a_proxy_stands_or_where_it_is_asked_for(
     assert pin_action(settings) == action
 
 
-def test_a_transaction_is_run_again_after_what_it_cannot_have_survived_only() -> None:
-    assert {Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY, Failure.BUSY} == RUN_AGAIN
+@pytest.mark.parametrize("failure", Failure)
+def test_a_transaction_is_run_again_after_what_it_cannot_have_survived_only(failure: Failure, clock: FakeClock) -> None:
+    deadline = Deadline(None, reserve_s=0, clock=clock)
+    pause_s = Attempts(2, deadline, Budget(clock)).pause_s(failure)
+    assert (pause_s is not None) is (failure in {Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY, Failure.BUSY})
 
 
 def test_a_new_slot_is_empty_silent_and_trusted_by_no_clock(clock: FakeClock) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -106,14 +106,21 @@ def test_raise_refuses_before_anything_is_sent(
     assert observer.of(SessionPinned) == []
 
 
+def test_what_pins_nothing_and_leaves_something_is_reset(make: MakeManager, server: FakeServer) -> None:
+    db = make(engine="mysql", on_pin="warn")
+    assert [use(db, "SET time_zone = '+01:00'"), use(db, "select 1")] == [1, 1]
+    assert server.counts["reset"] == 1
+
+
 def test_ignore_lets_everything_pass(make: MakeManager, observer: RecordingObserver) -> None:
     db = make(on_pin="ignore")
     assert [use(db, PINNING), use(db, PINNING)] == [1, 1]
     assert observer.of(SessionPinned) == []
 
 
-def test_nothing_is_watched_where_no_proxy_stands(make: MakeManager) -> None:
-    with make().connection() as connection:
+def test_nobody_looks_for_pins_where_no_proxy_stands(make: MakeManager) -> None:
+    assert make()._upkeep._guard is None
+    with make(reset="never").connection() as connection:
         assert connection.see is None
 
 
@@ -127,7 +134,7 @@ def test_a_proxys_endpoint_is_watched_by_default(
         clock=clock,
         observer=observer,
     )
-    assert db._lender._guard is not None
+    assert db._upkeep._guard is not None
 
 
 def test_the_guard_is_not_imported_where_it_is_not_wanted() -> None:
@@ -185,10 +192,16 @@ def test_a_psycopg_that_sends_in_another_way_is_warned_of(monkeypatch: pytest.Mo
     from lambda_dbconn.drivers.postgresql import PostgresqlDriver
 
     driver = PostgresqlDriver()
-    driver.watch(psycopg.Connection.__new__(psycopg.Connection), lambda text: None)  # this one is known
+    driver.watch(_unconnected(), lambda text: None)  # this one is known
     monkeypatch.delattr(BaseCursor, "_execute_send")
-    with pytest.warns(LambdaDbConnWarning, match="statements that pin are not seen: psycopg 3"):
-        driver.watch(psycopg.Connection.__new__(psycopg.Connection), lambda text: None)
+    with pytest.warns(LambdaDbConnWarning, match="are not seen: psycopg 3"):
+        driver.watch(_unconnected(), lambda text: None)
+
+
+def _unconnected() -> psycopg.Connection[Any]:
+    connection: psycopg.Connection[Any] = psycopg.Connection.__new__(psycopg.Connection)
+    connection.__dict__.update(cursor_factory=psycopg.Cursor, server_cursor_factory=psycopg.ServerCursor)
+    return connection
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -1,0 +1,180 @@
+"""`AsyncConnectionManager`: `ConnectionManager` for `asyncio.run` inside a handler; PostgreSQL only."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn.assembly import Assembly
+from lambda_dbconn.drivers import load_async_driver
+from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.lease import Attempts
+from lambda_dbconn.steps import carry_out_async
+from lambda_dbconn.threads import begin, in_thread_unless_cancelled
+from lambda_dbconn.transaction import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+    from typing import Any
+
+    from lambda_dbconn.connector import Connector
+    from lambda_dbconn.deadline import Deadline, InvocationContext
+    from lambda_dbconn.drivers.driver import Driver
+    from lambda_dbconn.lease import Slot
+    from lambda_dbconn.lender import Lender
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+
+class AsyncConnectionManager(Assembly[C]):
+    """Lends the execution environment's database connection to coroutines; make it once, outside the handler.
+
+    Connections outlive the event loop: each `asyncio.run` finds the one before it. Tasks may share the manager, within
+    `max_connections`: one connection to a task. Everything else is as in `ConnectionManager`.
+
+    Opening runs in a thread of its own, for looking up names and getting credentials may block; it ends when the
+    connection is open.
+
+    Args:
+        settings: Where, as whom, within which limits.
+        credentials: Instead of what the settings say: a provider, or a function that returns `Credentials`.
+        observer: Told the events; by default they are logged.
+        clock: Instead of the system's, for tests.
+        driver: Instead of psycopg, for tests: with coroutines for `ping`, `begin`, `commit`, `rollback` and `reset`.
+
+    Raises:
+        ConfigurationError: The engine is `mysql`; psycopg is not installed; there is nothing to verify the server with.
+    """
+
+    def _load_driver(self) -> Driver[C]:
+        if self.settings.engine != "postgresql":
+            raise ConfigurationError(
+                f"{self.settings.variable('engine')} is {self.settings.engine!r}; accepted with asyncio: postgresql",
+                remedy="PyMySQL cannot be awaited: use ConnectionManager, in a thread of its own if need be.",
+            )
+        return load_async_driver()
+
+    def _carried_out(self, connector: Connector[C]) -> _ThreadedConnector[C]:
+        return _ThreadedConnector(connector, self._driver)
+
+    def connection(self, context: InvocationContext | float | Deadline | None = None) -> AsyncLoan[C]:
+        """Lend the connection in autocommit mode, for the length of an `async with` block.
+
+        As `ConnectionManager.connection`, by task instead of by thread.
+        """
+        return AsyncLoan(self._lender, context)
+
+    def transaction(
+        self,
+        context: InvocationContext | float | Deadline | None = None,
+        *,
+        read_only: bool = False,
+        isolation: str | None = None,
+    ) -> AsyncTransactionLoan[C]:
+        """Lend the connection inside BEGIN … COMMIT, as `ConnectionManager.transaction`.
+
+        A task that is cancelled while COMMIT is on its way does not learn what became of it.
+        """
+        return AsyncTransactionLoan(self._lender, context, read_only=read_only, isolation=isolation)
+
+    async def run(
+        self,
+        function: Callable[[C], Awaitable[R]],
+        context: InvocationContext | float | Deadline | None = None,
+        *,
+        attempts: int = 3,
+        read_only: bool = False,
+        isolation: str | None = None,
+    ) -> R:
+        """Await `function(connection)` in a transaction, and again when that is safe, as `ConnectionManager.run`."""
+        deadline = self._lender.deadline(context)
+        tries = Attempts(attempts, deadline, self._budget)
+        while True:
+            loan = self.transaction(deadline, read_only=read_only, isolation=isolation)
+            try:
+                async with loan as connection:
+                    return await function(connection)
+            except Exception:
+                pause_s = tries.pause_s(loan.failure)
+                if pause_s is None:
+                    raise
+            await asyncio.sleep(pause_s)
+
+    async def warm_up(self, context: InvocationContext | float | Deadline | None = None) -> bool:
+        """Connect now, in the init phase; return whether it worked. As `ConnectionManager.warm_up`."""
+        try:
+            async with self.connection(self._ahead(context)):
+                return True
+        except Exception as error:  # noqa: BLE001 - as there
+            self._connector.tell_failed_ahead(error)
+            return False
+
+    def warm_up_now(self, context: InvocationContext | float | Deadline | None = None) -> bool:
+        """Do so and wait for it, whether or not an event loop is running: for `from_env`, at import."""
+        return begin(lambda: asyncio.run(self.warm_up(context))).result()
+
+    async def close(self) -> None:
+        """Close what is idle now, and what is lent when it comes back. The next loan opens anew."""
+        self._close()
+
+
+class AsyncLoan(Generic[C]):
+    """The context manager that `connection()` returns."""
+
+    __slots__ = ("_context", "_lender", "_slot")
+
+    _slot: Slot[C]
+
+    def __init__(self, lender: Lender[C], context: InvocationContext | float | Deadline | None) -> None:
+        self._lender = lender
+        self._context = context
+
+    async def __aenter__(self) -> C:
+        slot, steps = self._lender.take(asyncio.current_task(), self._context)
+        if steps is not None:
+            await carry_out_async(steps)
+        self._slot = slot
+        return slot.connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        steps = self._lender.give_back(self._slot, error)
+        if steps is not None:
+            await carry_out_async(steps)
+
+
+class AsyncTransactionLoan(Transaction[C]):
+    """The context manager that `transaction()` returns."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> C:
+        return await carry_out_async(self._enter(asyncio.current_task()))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await carry_out_async(self._exit(error))
+
+
+class _ThreadedConnector(Generic[C]):
+    """A `Connector` whose `open` is awaited while a thread does it."""
+
+    def __init__(self, connector: Connector[C], driver: Driver[C]) -> None:
+        self._connector = connector
+        self._driver = driver
+        self.address = connector.address
+        self.interrupt = connector.interrupt
+        self.forget = connector.forget
+
+    async def open(self, deadline: Deadline) -> tuple[C, int]:
+        """Return a new connection and how many tries it took; a task that is cancelled gets none, and none stays."""
+        opened = await in_thread_unless_cancelled(
+            self._connector.open, deadline, undo=lambda opened: self._driver.close(opened[0])
+        )
+        connection: Any = opened[0]
+        connection.interrupt = self.interrupt
+        return opened

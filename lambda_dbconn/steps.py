@@ -1,0 +1,48 @@
+"""`Steps`: what is to be done about a connection, apart from how it is waited for.
+
+A generator that yields calls and goes on with what they return or raise. The calls are those that may take a round
+trip; all that is decided in between is written once, for code that blocks and for code that awaits.
+"""
+
+from __future__ import annotations
+
+from lambda_dbconn._typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import Any, TypeAlias
+
+R = TypeVar("R")
+
+if TYPE_CHECKING:
+    Steps: TypeAlias = Generator[Callable[[], Any], Any, R]
+
+
+def carry_out(steps: Steps[R]) -> R:
+    """Carry the steps out by calling; return what they return, raise what they raise."""
+    try:
+        call = next(steps)
+        while True:
+            try:
+                result = call()
+            except BaseException as error:  # noqa: BLE001 - the steps decide
+                call = steps.throw(error)
+            else:
+                call = steps.send(result)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return] # as declared
+
+
+async def carry_out_async(steps: Steps[R]) -> R:
+    """Carry the steps out by awaiting; a cancellation is an error of the step that it meets."""
+    try:
+        call = next(steps)
+        while True:
+            try:
+                result = await call()
+            except BaseException as error:  # noqa: BLE001 - the steps decide
+                call = steps.throw(error)
+            else:
+                call = steps.send(result)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return] # as declared
