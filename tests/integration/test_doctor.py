@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from botocore.session import get_session
 
 import lambda_dbconn
 from lambda_dbconn import ConnectionManager, Settings
@@ -52,7 +53,11 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> Patient:
 
 @pytest.fixture(scope="module")
 def secrets_manager() -> Iterator[LocalSecretsManager]:
+    """Moto, which has been asked who signs once: it imports what it needs for the answer, and we wait a second only."""
     with local_secrets_manager() as manager:
+        keys = {"aws_access_key_id": KEY.access_key_id, "aws_secret_access_key": KEY.secret_access_key}
+        with closing(get_session().create_client("sts", "us-east-1", endpoint_url=manager.url, **keys)) as client:
+            client.get_caller_identity()
         yield manager
 
 
