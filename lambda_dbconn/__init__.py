@@ -13,7 +13,6 @@ def handler(event, context):
 
 from lambda_dbconn import _typing
 from lambda_dbconn.credentials import CredentialProvider, Credentials
-from lambda_dbconn.credentials.static import StaticProvider
 from lambda_dbconn.endpoint import Endpoint, EndpointKind
 from lambda_dbconn.errors import (
     AuthenticationError,
@@ -41,6 +40,7 @@ from lambda_dbconn.stats import Stats
 
 if _typing.TYPE_CHECKING:
     from lambda_dbconn.async_manager import AsyncConnectionManager
+    from lambda_dbconn.credentials.static import StaticProvider
 
 __version__ = "0.1.0"
 
@@ -76,12 +76,18 @@ __all__ = [
     "from_env",
 ]
 
+# What not every function needs is imported when it is asked for; asyncio alone would double a cold start's imports.
+_WHERE = {
+    "AsyncConnectionManager": "lambda_dbconn.async_manager",
+    "StaticProvider": "lambda_dbconn.credentials.static",
+}
+
 if not _typing.TYPE_CHECKING:  # to type checkers it would make any name an attribute
 
     def __getattr__(name: str) -> object:
-        """Import `AsyncConnectionManager` when it is asked for: asyncio would cost every cold start."""
-        if name != "AsyncConnectionManager":
+        """Import what is not imported at once."""
+        if name not in _WHERE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from lambda_dbconn.async_manager import AsyncConnectionManager
+        from importlib import import_module
 
-        return AsyncConnectionManager
+        return getattr(import_module(_WHERE[name]), name)

@@ -6,7 +6,7 @@ from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.backoff import Budget
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.connector import Connector
-from lambda_dbconn.credentials.selection import provider_for
+from lambda_dbconn.credentials import provider_for
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.events import LoanEnded
 from lambda_dbconn.lease import pin_action

@@ -7,10 +7,8 @@ from _thread import get_ident
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar, overload
 from lambda_dbconn.assembly import Assembly
 from lambda_dbconn.drivers import load_driver
-from lambda_dbconn.handler import lending
 from lambda_dbconn.lease import Attempts
 from lambda_dbconn.steps import carry_out
-from lambda_dbconn.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.drivers.driver import Driver
     from lambda_dbconn.lease import Slot
     from lambda_dbconn.lender import Lender
+    from lambda_dbconn.transaction import TransactionLoan
 
 C = TypeVar("C")
 E = TypeVar("E")
@@ -88,6 +87,8 @@ class ConnectionManager(Assembly[C]):
             CommitUnknownError: The connection was lost while COMMIT was on its way.
             TransactionAbortedError: A statement had failed and its error was caught inside (PostgreSQL).
         """
+        from lambda_dbconn.transaction import TransactionLoan  # who takes single statements does without
+
         return TransactionLoan(self._lender, context, read_only=read_only, isolation=isolation)
 
     def run(
@@ -133,6 +134,8 @@ class ConnectionManager(Assembly[C]):
 
         The function gets the connection by keyword, as `argument`.
         """
+        from lambda_dbconn.handler import lending  # who does not decorate does without
+
         decorate = lending(self.connection, argument=argument)
         return decorate if function is None else decorate(function)
 
@@ -144,6 +147,8 @@ class ConnectionManager(Assembly[C]):
 
     def with_transaction(self, function: Callable[..., Any] | None = None, *, argument: str = "conn") -> Any:
         """Decorate like `with_connection`, with the function's body inside a transaction."""
+        from lambda_dbconn.handler import lending
+
         decorate = lending(self.transaction, argument=argument)
         return decorate if function is None else decorate(function)
 
@@ -208,17 +213,3 @@ class Loan(Generic[C]):
         steps = self._lender.give_back(self._slot, error)
         if steps is not None:
             carry_out(steps)
-
-
-class TransactionLoan(Transaction[C]):
-    """The context manager that `transaction()` returns."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> C:
-        return carry_out(self._enter(get_ident()))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        carry_out(self._exit(error))

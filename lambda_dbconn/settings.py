@@ -9,8 +9,6 @@ from lambda_dbconn.accepts import HOST, Accepts, is_host, one_of, printable, sec
 from lambda_dbconn.endpoint import Endpoint, classify
 from lambda_dbconn.errors import ConfigurationError, LambdaDbConnWarning
 from lambda_dbconn.secret import Secret
-from lambda_dbconn.spelling import misspelt
-from lambda_dbconn.startup import faults_with_a_proxy, instead_of
 from lambda_dbconn.value import Value
 
 if TYPE_CHECKING:
@@ -141,7 +139,7 @@ class Settings(Value):
             )
         values, faults, unknown = _read_all(os.environ if environ is None else environ, prefix)
         del environ  # from here on something may be raised, and a traceback may show local variables
-        meant = misspelt(unknown, prefix, tuple(_FIELDS))
+        meant = _misspelt(unknown, prefix)
         _name_engine(values, engine, faults)
         if read_secret is not None and not faults:
             _ask_secret(values, read_secret)
@@ -228,6 +226,15 @@ def _read_all(variables: Mapping[str, str], prefix: str) -> tuple[dict[str, Any]
     return values, faults, tuple(given)
 
 
+def _misspelt(unknown: tuple[str, ...], prefix: str) -> dict[str, str]:
+    """Warn of variables that look like a misspelling; return which variable may be meant for which field."""
+    if not unknown:
+        return {}
+    from lambda_dbconn.spelling import misspelt
+
+    return misspelt(unknown, prefix, tuple(_FIELDS))
+
+
 def _read(field: str, text: str, label: str, values: dict[str, Any], faults: dict[str, str]) -> None:
     """Put the value read from `text` into `values`, or what is wrong with it into `faults`."""
     accepts = _FIELDS[field]
@@ -272,6 +279,8 @@ def _read_url(url: str, variable: str, faults: dict[str, str]) -> dict[str, Any]
     values |= {field: value for field, value in found.items() if value}
     for key, text in parse_qsl(parts.query):
         if key not in _FIELDS or key == "password":
+            from lambda_dbconn.startup import instead_of
+
             names = ", ".join(name for name in _FIELDS if name != "password")
             faults[f"url?{key}"] = (
                 f"{variable} has the parameter {key[:30]!r}; accepted: {names}; {instead_of(key, engine)}"
@@ -346,6 +355,8 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "secret_id", f"{_label('secret_id', prefix)} is not set, but {_label('auth', prefix)} is secret"
     server_name = values.get("signing_host") or values.get("host")
     if values.get("engine") == "postgresql" and is_host(server_name) and classify(str(server_name)).is_proxy:
+        from lambda_dbconn.startup import faults_with_a_proxy  # most functions do without
+
         yield from faults_with_a_proxy(environment)
     if values.get("sslmode") == "disable" and (auth == "iam" or any(classify(host).is_rds for host in hosts)):
         yield "sslmode", f"{_label('sslmode', prefix)} is 'disable'; accepted with IAM or an RDS host: verify-full"

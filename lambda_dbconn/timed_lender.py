@@ -8,7 +8,7 @@ from lambda_dbconn.lender import Lender
 
 if TYPE_CHECKING:
     from lambda_dbconn.deadline import Deadline, InvocationContext
-    from lambda_dbconn.drivers.driver import Failure
+    from lambda_dbconn.drivers import Failure
     from lambda_dbconn.lease import Slot
     from lambda_dbconn.steps import Steps
 

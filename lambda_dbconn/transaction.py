@@ -1,11 +1,16 @@
-"""`Transaction`: a loan inside BEGIN … COMMIT, as steps; the managers' context managers carry them out."""
+"""`Transaction`: a loan inside BEGIN … COMMIT, as steps; `TransactionLoan` carries them out by calling."""
 
 from __future__ import annotations
 
+from _thread import get_ident
+
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
-from lambda_dbconn.drivers.driver import Failure, checked_isolation
+from lambda_dbconn.drivers import Failure, checked_isolation
+from lambda_dbconn.steps import carry_out
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from lambda_dbconn.deadline import Deadline, InvocationContext
     from lambda_dbconn.lease import Slot
     from lambda_dbconn.lender import Lender
@@ -71,3 +76,17 @@ class Transaction(Generic[C]):
         steps = self._lender.give_back(self._slot, error, is_read_only=self._read_only)
         if steps is not None:
             self.failure = yield from steps
+
+
+class TransactionLoan(Transaction[C]):
+    """The context manager that `ConnectionManager.transaction()` returns."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> C:
+        return carry_out(self._enter(get_ident()))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        carry_out(self._exit(error))

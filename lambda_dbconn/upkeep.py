@@ -11,12 +11,11 @@ from functools import partial
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.clock import jitter
 from lambda_dbconn.deadline import Course, Cutoff, Deadline
-from lambda_dbconn.drivers.driver import Failure, SessionState
+from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.errors import CommitUnknownError, ConnectError
 from lambda_dbconn.events import ConnectionClosed, ConnectionOpened, ConnectionReplaced, ConnectionReused, PingFailed
 from lambda_dbconn.leftovers import Leftovers
 from lambda_dbconn.liveness import PING_LIMIT_S, Limits, has_hung_up, judge
-from lambda_dbconn.proxy_messages import BORROW_TIMEOUT_REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,10 +36,7 @@ UNLIMITED_S = float("inf")
 CLEANING_LIMIT_S = 5.0  # for a rollback and the like at return; a session that takes longer is discarded
 _SHORTEST_CLEANING_S = 0.05  # of the reserve, when nothing else is left
 _FALLBACK_LIFETIME_S = 300.0  # of a reader's connection to the writer: then the reader is tried again
-_NOTES = {
-    Failure.BUSY: BORROW_TIMEOUT_REMEDY,
-    Failure.READ_ONLY: "This endpoint is for reading: write through the manager itself, not through its `reader`.",
-}
+_FOR_READING = "This endpoint is for reading: write through the manager itself, not through its `reader`."
 
 
 class Upkeep(Generic[C]):
@@ -268,8 +264,12 @@ class Upkeep(Generic[C]):
             is_read_only: A write was bound to be refused: that says nothing about the server.
         """
         failure, cause = self._found(slot, error)
-        if failure is Failure.BUSY or (failure is Failure.READ_ONLY and self._settings.is_read_only):
-            _add_note(cause, _NOTES[failure])
+        if failure is Failure.BUSY:
+            from lambda_dbconn.proxy_messages import BORROW_TIMEOUT_REMEDY
+
+            _add_note(cause, BORROW_TIMEOUT_REMEDY)
+        elif failure is Failure.READ_ONLY and self._settings.is_read_only:
+            _add_note(cause, _FOR_READING)
         if failure is Failure.READ_ONLY and (is_read_only or self._settings.is_read_only):
             return Failure.OTHER
         if slot.doom == "deadline":

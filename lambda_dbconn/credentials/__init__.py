@@ -8,6 +8,9 @@ from lambda_dbconn.secret import Secret
 from lambda_dbconn.value import Value
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lambda_dbconn.clock import Clock
     from lambda_dbconn.deadline import Deadline
     from lambda_dbconn.settings import Settings
 
@@ -57,4 +60,33 @@ def let_forget(keeper: object) -> None:
         forget()
 
 
-__all__ = ["CredentialProvider", "Credentials", "Secret", "let_forget"]
+def provider_for(
+    settings: Settings, given: CredentialProvider | Callable[[], Credentials] | None, *, clock: Clock
+) -> CredentialProvider:
+    """Return the given provider, or a new one. No round trip; no SDK is imported.
+
+    Args:
+        settings: Say which, when none is given.
+        given: A provider, or a function that returns credentials.
+        clock: For a new one.
+    """
+    if hasattr(given, "fetch"):
+        return given  # type: ignore[return-value] # mypy does not narrow by hasattr
+    if given is not None:
+        from lambda_dbconn.credentials.function import FunctionProvider
+
+        return FunctionProvider(given)
+    if settings.auth == "iam":
+        from lambda_dbconn.credentials.iam import IamProvider
+
+        return IamProvider(clock=clock)
+    if settings.auth == "secret" and settings.secret_id is not None:
+        from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
+
+        return SecretsManagerProvider(settings.secret_id, region=settings.region, clock=clock)
+    from lambda_dbconn.credentials.static import StaticProvider
+
+    return StaticProvider()
+
+
+__all__ = ["CredentialProvider", "Credentials", "Secret", "let_forget", "provider_for"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 
 from lambda_dbconn._typing import TYPE_CHECKING
-from lambda_dbconn.credentials.wire_log import QuietWireLog
 from lambda_dbconn.errors import CredentialsError, without_frames
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment
@@ -92,6 +91,8 @@ class FunctionKeys:
                 "the environment holds no AWS keys that are sure to be fresh, and botocore is not installed",
                 remedy=_REMEDY,
             ) from exc
+        from lambda_dbconn.credentials.wire_log import QuietWireLog
+
         try:
             with QuietWireLog():  # a role that is assumed has its keys in STS's answer
                 if self._found is None:

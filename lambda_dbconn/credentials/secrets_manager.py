@@ -13,7 +13,6 @@ from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.credentials import Credentials, let_forget
 from lambda_dbconn.credentials.secret_content import read_content
-from lambda_dbconn.credentials.secret_service import ServiceSource
 from lambda_dbconn.credentials.secret_sources import CURRENT, PENDING, ExtensionSource
 from lambda_dbconn.errors import CredentialsError
 from lambda_dbconn.events import CredentialsFailed, CredentialsFetched
@@ -64,7 +63,8 @@ class SecretsManagerProvider:
         self._secret_id = secret_id
         self._keys = user_key, password_key
         self._nearest = nearest
-        self._service: SecretSource = service or ServiceSource(region=_region_of(secret_id) or region)
+        self._service = service
+        self._region = _region_of(secret_id) or region
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._untold: list[Event] = []  # what `from_env` has read, before there is a manager to listen
         self._tell: Callable[[Event], None] = self._untold.append
@@ -120,6 +120,14 @@ class SecretsManagerProvider:
         let_forget(self._nearest)
         let_forget(self._service)
 
+    def _past_caches(self) -> SecretSource:
+        """Return where to read past every cache; made when it is first needed: with the extension it may never be."""
+        if self._service is None:
+            from lambda_dbconn.credentials.secret_service import ServiceSource
+
+            self._service = ServiceSource(region=self._region)
+        return self._service
+
     def _interval_is_over(self) -> bool:
         if self._round_began is None:
             return True
@@ -152,11 +160,11 @@ class SecretsManagerProvider:
             try:
                 found = self._read(nearest, CURRENT, where, deadline)
             except CredentialsError as error:
-                self._failed(nearest, CURRENT, error, where, instead=self._service.name)
+                self._failed(nearest, CURRENT, error, where, instead=self._past_caches().name)
             else:
                 if found is not None:
                     return found
-        found = self._read(self._service, CURRENT, where, deadline)
+        found = self._read(self._past_caches(), CURRENT, where, deadline)
         if found is None:
             raise CredentialsError(
                 f"the secret {self._secret_id!r} has no current version", remedy="Put a value into the secret."
@@ -168,10 +176,10 @@ class SecretsManagerProvider:
         while self._unread:
             stage = self._unread.pop(0)
             try:
-                found = self._read(self._service, stage, where, deadline)
+                found = self._read(self._past_caches(), stage, where, deadline)
             except CredentialsError as error:
                 self._unread.clear()
-                self._failed(self._service, stage, error, where, instead="cached")
+                self._failed(self._past_caches(), stage, error, where, instead="cached")
                 break
             if found is not None and _login(found) != self._refused:
                 return found

@@ -8,7 +8,7 @@ from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.backoff import Budget
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.connector import Connector
-from lambda_dbconn.credentials.selection import provider_for
+from lambda_dbconn.credentials import provider_for
 from lambda_dbconn.deadline import Course, Cutoff, Deadline
 from lambda_dbconn.doctor import causes, login, network, server
 from lambda_dbconn.doctor.report import FAILED, PASSED, SKIPPED, Diagnosis, Finding, Step, StepFailedError

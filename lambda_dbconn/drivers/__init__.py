@@ -1,14 +1,37 @@
-"""The two drivers behind one protocol. Importing this package imports neither."""
+"""The two drivers behind one protocol, and what they have in common. Importing this package imports neither."""
 
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.settings import environment
+from lambda_dbconn.value import Choice
 
 if TYPE_CHECKING:
     from typing import Any
 
     from lambda_dbconn.drivers.driver import Driver
+
+_LONGEST_APPLICATION_NAME = 63  # bytes: PostgreSQL cuts off what is beyond
+_ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
+
+
+class SessionState(Choice):
+    """What a connection's session is in the middle of."""
+
+    CLEAN = "nothing: autocommit, no transaction"
+    IN_TRANSACTION = "a transaction, failed or not"
+    UNUSABLE = "closed, lost, or in a state that no statement can leave"
+
+
+class Failure(Choice):
+    """What a driver's error says about the connection and about trying again."""
+
+    LOST = "the connection is gone"
+    READ_ONLY = "the server does not take writes: it was demoted"
+    CONFLICT = "the transaction lost against another one and may be run again"
+    BUSY = "RDS Proxy had no database connection for it: it was not run, and the session goes on"
+    OTHER = "anything else"
 
 
 def load_driver(engine: str) -> Driver[Any]:
@@ -50,3 +73,32 @@ def _missing(engine: str, exc: ImportError) -> ConfigurationError:
         f"the engine is {engine}, but its driver cannot be imported ({exc})",
         remedy=f"Install lambda-dbconn[{engine}], which brings {package}, into the function or its layer.",
     )
+
+
+def checked_isolation(isolation: str | None) -> str | None:
+    """Return the level in SQL's upper case; this is the only text of a caller's that ever becomes SQL.
+
+    Raises:
+        ConfigurationError: It is not one of SQL's four levels.
+    """
+    if isolation is None:
+        return None
+    if isolation not in _ISOLATION_LEVELS:
+        raise ConfigurationError(
+            f"the argument isolation is {isolation!r}; accepted: {', '.join(_ISOLATION_LEVELS)}, or None"
+        )
+    return isolation.upper()
+
+
+def application_name() -> str:
+    """Return what the server is to know us by: the function's name and version, else the library's name.
+
+    Printable ASCII, as PostgreSQL would make it; what is too long loses the end of the function's name.
+    """
+    name = environment("AWS_LAMBDA_FUNCTION_NAME")
+    if name is None:
+        return "lambda_dbconn"
+    version = ":" + (environment("AWS_LAMBDA_FUNCTION_VERSION") or "$LATEST")
+    text = name[: max(0, _LONGEST_APPLICATION_NAME - len(version))] + version
+    printable = (char if char.isascii() and char.isprintable() else "?" for char in text)
+    return "".join(printable)[:_LONGEST_APPLICATION_NAME]

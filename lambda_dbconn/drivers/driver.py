@@ -1,43 +1,19 @@
-"""`Driver`: all that the rest of the package knows of a database driver."""
+"""`Driver`: all that the rest of the package knows of a database driver. Only type checkers import it."""
 
 from __future__ import annotations
 
-from enum import Enum
-
 from lambda_dbconn._typing import TYPE_CHECKING, Protocol, TypeVar
-from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lambda_dbconn.credentials import Credentials
     from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.drivers import Failure, SessionState
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
 
 C = TypeVar("C")
-
-_LONGEST_APPLICATION_NAME = 63  # bytes: PostgreSQL cuts off what is beyond
-_ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
-
-
-class SessionState(Enum):
-    """What a connection's session is in the middle of."""
-
-    CLEAN = "nothing: autocommit, no transaction"
-    IN_TRANSACTION = "a transaction, failed or not"
-    UNUSABLE = "closed, lost, or in a state that no statement can leave"
-
-
-class Failure(Enum):
-    """What a driver's error says about the connection and about trying again."""
-
-    LOST = "the connection is gone"
-    READ_ONLY = "the server does not take writes: it was demoted"
-    CONFLICT = "the transaction lost against another one and may be run again"
-    BUSY = "RDS Proxy had no database connection for it: it was not run, and the session goes on"
-    OTHER = "anything else"
 
 
 class Driver(Protocol[C]):
@@ -112,32 +88,3 @@ class Driver(Protocol[C]):
 
     def failure(self, connection: C, error: BaseException) -> Failure:
         """Say what an error means that the driver raised on this connection. Never blocks."""
-
-
-def checked_isolation(isolation: str | None) -> str | None:
-    """Return the level in SQL's upper case; this is the only text of a caller's that ever becomes SQL.
-
-    Raises:
-        ConfigurationError: It is not one of SQL's four levels.
-    """
-    if isolation is None:
-        return None
-    if isolation not in _ISOLATION_LEVELS:
-        raise ConfigurationError(
-            f"the argument isolation is {isolation!r}; accepted: {', '.join(_ISOLATION_LEVELS)}, or None"
-        )
-    return isolation.upper()
-
-
-def application_name() -> str:
-    """Return what the server is to know us by: the function's name and version, else the library's name.
-
-    Printable ASCII, as PostgreSQL would make it; what is too long loses the end of the function's name.
-    """
-    name = environment("AWS_LAMBDA_FUNCTION_NAME")
-    if name is None:
-        return "lambda_dbconn"
-    version = ":" + (environment("AWS_LAMBDA_FUNCTION_VERSION") or "$LATEST")
-    text = name[: max(0, _LONGEST_APPLICATION_NAME - len(version))] + version
-    printable = (char if char.isascii() and char.isprintable() else "?" for char in text)
-    return "".join(printable)[:_LONGEST_APPLICATION_NAME]

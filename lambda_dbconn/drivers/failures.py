@@ -6,7 +6,7 @@ and "Client Error Message Reference"; RDS user guide, "Troubleshooting for RDS P
 
 from __future__ import annotations
 
-from lambda_dbconn.drivers.driver import Failure
+from lambda_dbconn.drivers import Failure
 
 # (engine, codes, text in lower case or "", what it means). Codes are SQLSTATEs, or the two characters of a class of
 # them, or MySQL's numbers. The first row that fits counts; what is not here is `OTHER`.

@@ -19,12 +19,9 @@ import pymysql
 from pymysql.constants import SERVER_STATUS
 
 from lambda_dbconn._typing import TYPE_CHECKING
-from lambda_dbconn.drivers import addresses
-from lambda_dbconn.drivers.driver import Failure, SessionState, application_name, checked_isolation
-from lambda_dbconn.drivers.failures import failure_of
+from lambda_dbconn.drivers import Failure, SessionState, addresses, application_name, checked_isolation
 from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext, WatchedConnection, limit
 from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError, without_frames
-from lambda_dbconn.proxy_messages import connect_error
 from lambda_dbconn.tls import load_authorities
 
 if TYPE_CHECKING:
@@ -228,6 +225,8 @@ class MysqlDriver:
         number = error.args[0] if isinstance(error, pymysql.Error) and error.args else None
         if number == _READ_ONLY_TRANSACTION and connection.server_status & _IN_READ_ONLY_TRANSACTION:
             return Failure.OTHER  # the caller's own choice
+        from lambda_dbconn.drivers.failures import failure_of  # the happy path does without
+
         return failure_of("mysql", number, str(error))
 
     def _context(self, cafile: str) -> ssl.SSLContext:
@@ -244,6 +243,8 @@ def _meaning(exc: Exception, where: str, *, is_token: bool) -> LambdaDbConnError
     """Say what PyMySQL's failure to connect means: by the server's number and words, if there are any."""
     number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
     text = str(exc.args[1]) if number and len(exc.args) > 1 else str(exc)
+    from lambda_dbconn.proxy_messages import connect_error  # the happy path does without
+
     return connect_error("mysql", where, text, number=number, is_token=is_token)
 
 

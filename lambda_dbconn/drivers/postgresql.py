@@ -19,12 +19,9 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
-from lambda_dbconn.drivers import addresses, watching
-from lambda_dbconn.drivers.driver import Failure, SessionState, application_name, checked_isolation
-from lambda_dbconn.drivers.failures import failure_of
+from lambda_dbconn.drivers import Failure, SessionState, addresses, application_name, checked_isolation, watching
 from lambda_dbconn.drivers.postgresql_connection import WatchedConnection, limit
 from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
-from lambda_dbconn.proxy_messages import connect_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,6 +150,8 @@ class PostgresqlSessions(Generic[C]):
         """Read the SQLSTATE; errors without one come from a connection that is gone."""
         if connection.closed:
             return Failure.LOST
+        from lambda_dbconn.drivers.failures import failure_of  # the happy path does without
+
         found = failure_of("postgresql", getattr(error, "sqlstate", None), str(error))
         is_read_only_by_choice = found is Failure.READ_ONLY and connection.read_only
         return Failure.OTHER if is_read_only_by_choice else found
@@ -281,6 +280,8 @@ def _finish_connecting(pgconn: pq.abc.PGconn, where: str, timeout_s: float) -> N
             if not _wait(pgconn.socket, wanted, ends_at):
                 raise ConnectTimeoutError(f"no answer from {where} within {timeout_s:.2f} s")
         if status == pq.PollingStatus.FAILED:
+            from lambda_dbconn.proxy_messages import connect_error  # the happy path does without
+
             raise connect_error("postgresql", where, pgconn.get_error_message())
     except BaseException:
         pgconn.finish()

@@ -6,7 +6,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-from lambda_dbconn.drivers.driver import Failure
+from lambda_dbconn.drivers import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

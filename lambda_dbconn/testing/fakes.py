@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from lambda_dbconn.drivers.driver import Failure, SessionState, checked_isolation
+from lambda_dbconn.drivers import Failure, SessionState, checked_isolation
 from lambda_dbconn.errors import AuthenticationError, ConnectError, ConnectTimeoutError, TransactionAbortedError
 from lambda_dbconn.events import LoanEnded
 from lambda_dbconn.testing._fake_connection import LAST_WORDS, NOTICE, FakeConnection, FakeCursor, FakeError

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lambda_dbconn.drivers.driver import Failure, SessionState
+from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.drivers.failures import ROWS
 from lambda_dbconn.lease import RUN_AGAIN, discard_reason
 from lambda_dbconn.proxy_messages import _ROWS

@@ -16,7 +16,7 @@ from lambda_dbconn import (
     TransactionLeftOpenError,
     async_from_env,
 )
-from lambda_dbconn.drivers.driver import Failure
+from lambda_dbconn.drivers import Failure
 from lambda_dbconn.events import ConnectionReplaced, LoanEnded, WarmUpFailed
 from lambda_dbconn.testing.fakes import FakeConnection, FakeDriver, FakeError
 from tests.unit.conftest import in_fresh_process, local

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn import AuthenticationError, ConnectionManager, Credentials, CredentialsError, Secret
-from lambda_dbconn.credentials import secrets_manager
+from lambda_dbconn.credentials.secret_service import ServiceSource
 from lambda_dbconn.credentials.secrets_manager import REFETCH_INTERVAL_S, SecretsManagerProvider
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.errors import DeadlineExceededError
@@ -188,10 +188,17 @@ def test_what_was_read_before_there_was_a_manager_is_told_once_there_is(
 @pytest.mark.parametrize(
     ("secret_id", "region"), [(ARN, "eu-west-1"), ("prod/shop", "us-east-2"), ("arn:aws", "us-east-2")]
 )
-def test_an_arns_region_comes_before_the_settings(monkeypatch: pytest.MonkeyPatch, secret_id: str, region: str) -> None:
+def test_an_arns_region_comes_before_the_settings(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock, secret_id: str, region: str
+) -> None:
     regions = []
-    monkeypatch.setattr(secrets_manager, "ServiceSource", lambda *, region: regions.append(region))
-    SecretsManagerProvider(secret_id, region="us-east-2")
+
+    def read(source: ServiceSource, _secret_id: str, *, stage: str, timeout_s: float) -> Secret:
+        regions.append(source._region)
+        return Secret(secret("one"))
+
+    monkeypatch.setattr(ServiceSource, "read", read)
+    SecretsManagerProvider(secret_id, region="us-east-2").fetch(SETTINGS, Deadline(9.0, reserve_s=0.0, clock=clock))
     assert regions == [region]
 
 

@@ -13,10 +13,10 @@ from lambda_dbconn import (
     Settings,
     StaticProvider,
 )
+from lambda_dbconn.credentials import provider_for
 from lambda_dbconn.credentials.function import FunctionProvider
 from lambda_dbconn.credentials.iam import IamProvider
 from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
-from lambda_dbconn.credentials.selection import provider_for
 from lambda_dbconn.manager import ConnectionManager
 from lambda_dbconn.testing.fakes import FakeDriver
 from tests.unit.conftest import CANARY, PROXY, in_fresh_process, local
@@ -111,7 +111,7 @@ import sys, warnings
 warnings.simplefilter("ignore")
 from lambda_dbconn import Settings
 from lambda_dbconn.clock import SystemClock
-from lambda_dbconn.credentials.selection import provider_for
+from lambda_dbconn.credentials import provider_for
 host = "the-proxy.proxy-demo.us-east-1.rds.amazonaws.com"
 settings = Settings(engine="mysql", host=host, port=3306, user="app", auth="{auth}", secret_id="s")
 provider_for(settings, None, clock=SystemClock())

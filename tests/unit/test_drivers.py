@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambda_dbconn import ConfigurationError
-from lambda_dbconn.drivers import load_driver
-from lambda_dbconn.drivers.driver import application_name, checked_isolation
+from lambda_dbconn.drivers import application_name, checked_isolation, load_driver
 
 LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 

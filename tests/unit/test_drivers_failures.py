@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lambda_dbconn.drivers.driver import Failure
+from lambda_dbconn.drivers import Failure
 from lambda_dbconn.drivers.failures import ROWS, failure_of
 
 READ_ONLY_OPTION = "The MySQL server is running with the --read-only option so it cannot execute this statement"

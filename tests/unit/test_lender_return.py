@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn import TransactionLeftOpenError
-from lambda_dbconn.drivers.driver import Failure
+from lambda_dbconn.drivers import Failure
 from lambda_dbconn.events import ConnectionClosed, ConnectionReplaced, TransactionRolledBack
 from lambda_dbconn.testing.fakes import FakeError
 

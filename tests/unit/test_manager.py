@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lambda_dbconn import AuthenticationError, ConfigurationError, ConnectError, ConnectionManager, Secret, TlsError
-from lambda_dbconn.drivers.driver import Failure
+from lambda_dbconn.drivers import Failure
 from lambda_dbconn.events import ConnectionOpened, WarmUpFailed
 from lambda_dbconn.observers.logging import LoggingObserver
 from lambda_dbconn.testing.fakes import FakeContext, FakeDriver, FakeError

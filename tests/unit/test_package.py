@@ -39,7 +39,7 @@ def test_what_is_tested_is_the_installed_wheel() -> None:
 
 
 def test_what_is_exported_is_what_is_there() -> None:
-    lazily = {"AsyncConnectionManager"}  # by `__getattr__`: it brings asyncio
+    lazily = {"AsyncConnectionManager", "StaticProvider"}  # by `__getattr__`
     assert {*public(lambda_dbconn), "__version__", *lazily} == set(lambda_dbconn.__all__)
 
 

@@ -22,7 +22,7 @@ from lambda_dbconn import (
     backoff,
     liveness,
 )
-from lambda_dbconn.drivers.driver import Failure
+from lambda_dbconn.drivers import Failure
 from lambda_dbconn.events import (
     ConnectFailed,
     ConnectionClosed,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lambda_dbconn import AuthenticationError, ConnectError, ConnectTimeoutError, Credentials, Secret
-from lambda_dbconn.drivers.driver import Driver, Failure, SessionState
+from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.liveness import WATCHED, has_hung_up
 from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeContext, FakeDriver, FakeError, FakeServer
 from lambda_dbconn.tls import Trust
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lambda_dbconn.clock import Clock
+    from lambda_dbconn.drivers.driver import Driver
 
 
 def connect(server: FakeServer, password: str | None = None) -> FakeConnection:

@@ -11,7 +11,7 @@ from lambda_dbconn import (
     DeadlineExceededError,
     TransactionAbortedError,
 )
-from lambda_dbconn.drivers.driver import Failure
+from lambda_dbconn.drivers import Failure
 from lambda_dbconn.events import ConnectionClosed, ConnectionOpened, ConnectionReplaced, ConnectionReused
 from lambda_dbconn.testing.fakes import FakeError
 

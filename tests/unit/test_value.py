@@ -6,13 +6,18 @@ import pickle
 
 import pytest
 
-from lambda_dbconn.value import Value
+from lambda_dbconn.value import Choice, Value
 
 
 class Point(Value):
     x: int
     y: int = 0
     _note = "not a field"
+
+
+class Colour(Choice):
+    RED = "as a rose"
+    BLUE = "as the sky"
 
 
 class Point3(Point):
@@ -133,3 +138,15 @@ def test_a_value_survives_pickle_and_copy() -> None:
         assert hash(twin) == hash(point)
         with pytest.raises(AttributeError):
             twin.x = 2  # type: ignore[misc] # on purpose
+
+
+def test_a_choice_is_itself_and_no_other() -> None:
+    assert Colour.RED is Colour.RED
+    assert Colour.RED != Colour.BLUE  # type: ignore[comparison-overlap] # mypy knows it
+    assert {Colour.RED: 1, Colour.BLUE: 2}[Colour.BLUE] == 2
+
+
+def test_a_choice_is_of_its_class_and_says_which_it_is() -> None:
+    assert isinstance(Colour.RED, Colour)
+    assert (Colour.RED.name, Colour.RED.value) == ("RED", "as a rose")
+    assert repr(Colour.RED) == "<Colour.RED: 'as a rose'>"
