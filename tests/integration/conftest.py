@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.database import Database, database_of
+from lambda_dbconn import connector
+from tests.support.database import LIMIT_S, Database, database_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,3 +29,9 @@ def postgresql_database(request: pytest.FixtureRequest) -> Iterator[Database]:
 def mysql_database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """MariaDB and MySQL."""
     yield from database_of(request)
+
+
+@pytest.fixture
+def time_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine have more than a tenth of a second to tell the server; the unit tests know the limit."""
+    monkeypatch.setattr(connector, "INTERRUPT_LIMIT_S", LIMIT_S)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalPostgres
     from tests.support.database import Database
 
+pytestmark = pytest.mark.usefixtures("time_to_tell")
+
 
 @pytest.fixture(params=["postgres-tls"])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:

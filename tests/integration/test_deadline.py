@@ -10,7 +10,7 @@ import psycopg
 import pymysql
 import pytest
 
-from lambda_dbconn import CommitUnknownError, DeadlineExceededError, connector
+from lambda_dbconn import CommitUnknownError, DeadlineExceededError
 from lambda_dbconn.events import ConnectionClosed
 from tests.support.clients import wait_until
 from tests.support.database import LIMIT_S, database_of, deed, do, fetch, touch
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SLEEP_S = 60
 """How long a statement takes that is too long: none of these tests waits for its end."""
 
+pytestmark = pytest.mark.usefixtures("time_to_tell")
+
 TIME_S = 1.0
 RESERVE_S = 0.5
 NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) SELECT i FROM n"
@@ -32,12 +34,6 @@ NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """Each server, and each way: it is not the same socket that waits."""
     yield from database_of(request)
-
-
-@pytest.fixture(autouse=True)
-def time_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a busy machine have more than a tenth of a second to tell the server; the unit tests know the limit."""
-    monkeypatch.setattr(connector, "INTERRUPT_LIMIT_S", LIMIT_S)
 
 
 def sleep(database: Database) -> str:
