@@ -99,15 +99,15 @@ class Cutoff:
     """When a lent connection's waits must end, and what is done about one that would not.
 
     Args:
-        left_s: From now on.
+        ends_at: By the course's clock; for drivers that is the system's monotonic clock.
         course: The endpoint's.
     """
 
     __slots__ = ("_course", "ends_at", "has_cut")
 
-    def __init__(self, left_s: float, course: Course) -> None:
+    def __init__(self, ends_at: float, course: Course) -> None:
         self._course = course
-        self.ends_at = course.monotonic() + left_s
+        self.ends_at = ends_at
         self.has_cut = False
 
     def left_s(self) -> float:

@@ -12,7 +12,7 @@ from lambda_dbconn.errors import CommitUnknownError, ConnectionInUseError, Trans
 from lambda_dbconn.events import TransactionRolledBack
 from lambda_dbconn.lease import Slot, discard_reason
 from lambda_dbconn.lifecycle import watch
-from lambda_dbconn.upkeep import CLEANING_LIMIT_S, UNLIMITED_S
+from lambda_dbconn.upkeep import CLEANING_LIMIT_S
 
 if TYPE_CHECKING:
     from lambda_dbconn.clock import Clock
@@ -41,7 +41,6 @@ class Lender(Generic[C]):
     def __init__(self, settings: Settings, *, upkeep: Upkeep[C], recorder: Recorder, clock: Clock) -> None:
         self._settings = settings
         self._where = settings.address
-        self._using = f"using the connection to {self._where}"
         self._upkeep = upkeep
         self._recorder = recorder
         self._monotonic = clock.monotonic
@@ -87,7 +86,7 @@ class Lender(Generic[C]):
         try:
             if self._monotonic() < slot.trusted_monotonic and self._wall() < slot.trusted_wall and not slot.poll(0):
                 if context is not None:
-                    upkeep.limit(slot, upkeep.deadline(context).cap_s(UNLIMITED_S, doing=self._using))
+                    upkeep.limit(slot, upkeep.left_s(context))
                 if upkeep.tells_reuse:
                     upkeep.tell_reused(slot)
                 slot.loans += 1

@@ -91,6 +91,21 @@ class Upkeep(Generic[C]):
             return context
         return Deadline(context, reserve_s=self._settings.reserve_s, clock=self._clock)
 
+    def left_s(self, context: InvocationContext | float | Deadline) -> float:
+        """Return the seconds that a loan may take in which there is nothing to be done first.
+
+        Raises:
+            ConfigurationError: It is not a context.
+            DeadlineExceededError: There are none.
+        """
+        # The Lambda context, in each invocation: 1 µs less than by way of a `Deadline`, which is for what waits.
+        remaining_ms = getattr(context, "get_remaining_time_in_millis", None)
+        if remaining_ms is not None:
+            left_s: float = remaining_ms() / 1000 - self._settings.reserve_s
+            if left_s > 0:
+                return left_s
+        return self.deadline(context).cap_s(UNLIMITED_S, doing=f"using the connection to {self._where}")
+
     def make_good(self, slot: Slot[C], deadline: Deadline) -> Steps[None]:
         """Judge a connection that is not beyond doubt, and open another one when it is not good or not there.
 
@@ -178,8 +193,8 @@ class Upkeep(Generic[C]):
     def limit(self, slot: Slot[C], left_s: float) -> None:
         """Let what the caller does with the connection end when so much time has passed."""
         if left_s < UNLIMITED_S:
-            slot.cutoff = Cutoff(left_s, self._course)
-            self._driver.cut_off(slot.connection, slot.cutoff)
+            cutoff = slot.cutoff = Cutoff(self._monotonic() + left_s, self._course)
+            self._driver.cut_off(slot.connection, cutoff)
 
     def tell_reused(self, slot: Slot[C]) -> None:
         """Tell that a warm connection is lent; not to be asked for unless `tells_reuse`."""
@@ -246,7 +261,10 @@ class Upkeep(Generic[C]):
         if cutoff.has_cut and slot.doom != "closed":
             slot.doom = "deadline"  # that it has pinned, too, matters no more
         self._driver.cut_off(slot.connection, None)
-        return max(_SHORTEST_CLEANING_S, min(CLEANING_LIMIT_S, cutoff.left_s()))
+        left_s = cutoff.ends_at - self._monotonic()
+        if left_s >= CLEANING_LIMIT_S:
+            return CLEANING_LIMIT_S
+        return max(_SHORTEST_CLEANING_S, left_s)
 
     def state(self, slot: Slot[C], limit_s: float) -> SessionState:
         """Say what the session is in; raises nothing."""

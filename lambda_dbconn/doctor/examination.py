@@ -202,7 +202,7 @@ class _Way:
         assert self._driver is not None  # noqa: S101 - a login came before
         limit_s = self._limit_s()
         course = Course(where=self.settings.address, monotonic=self._clock.monotonic, interrupt=lambda _: None)
-        self._driver.cut_off(self._connection, Cutoff(limit_s, course))
+        self._driver.cut_off(self._connection, Cutoff(self._clock.monotonic() + limit_s, course))
         try:
             finding = question(self.settings, self._connection)
         except DeadlineExceededError as error:

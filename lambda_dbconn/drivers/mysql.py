@@ -189,7 +189,7 @@ class MysqlDriver:
     def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
         """Let the caller's calls end with the invocation's time, or take that back."""
         connection.cutoff = cutoff
-        connection.limit(time.monotonic() + cutoff.left_s() if cutoff is not None else None)
+        connection.limit(None if cutoff is None else cutoff.ends_at)
 
     def interrupt(
         self,

@@ -30,10 +30,11 @@ _HAS_TIMEOUT = "timeout" in psycopg.Connection.wait.__code__.co_varnames  # from
 
 def within(left_s: float | None, timeout_s: float | None, gen: PQGen[Any]) -> tuple[PQGen[Any], dict[str, Any]]:
     """Return generator and options for psycopg's waits, such that they end with the shorter of the two limits."""
-    limits = [limit for limit in (left_s, timeout_s) if limit is not None]
-    if not limits:
+    limit_s = timeout_s if left_s is None or (timeout_s is not None and timeout_s < left_s) else left_s
+    if limit_s is None:
         return gen, {}
-    limit_s = max(0.0, min(limits))
+    if limit_s < 0:
+        limit_s = 0.0
     if _HAS_TIMEOUT:
         return gen, {"timeout": limit_s}
     return _until(time.monotonic() + limit_s, gen), {}

@@ -24,6 +24,8 @@ if os.environ.get("SIGTERM_HANDLER") == "mine":
 
     signal.signal(signal.SIGTERM, goodbye)
 
+from alive import threads, timers  # type: ignore[import-not-found] # this folder is the task root
+
 import lambda_dbconn
 
 SESSION = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT CONNECTION_ID()"}
@@ -87,18 +89,6 @@ def meet_in(folder: Path, count: int) -> None:
     (folder / str(os.getpid())).touch()
     while len(list(folder.iterdir())) < count:
         time.sleep(0.01)
-
-
-def threads() -> list[str]:
-    """Return the threads of this process: those that the kernel knows beside those that Python does."""
-    known = [thread.name for thread in threading.enumerate()]
-    return [*known, *["unknown"] * (len(list(Path("/proc/self/task").iterdir())) - len(known))]
-
-
-def timers() -> list[float]:
-    """Return the timers that are set."""
-    kinds = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-    return [left_s for kind in kinds for left_s in signal.getitimer(kind) if left_s]
 
 
 def bare(_event: object, _context: object) -> dict[str, Any]:
