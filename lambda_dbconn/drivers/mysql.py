@@ -188,8 +188,7 @@ class MysqlDriver:
 
     def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
         """Let the caller's calls end with the invocation's time, or take that back."""
-        connection.cutoff = cutoff
-        connection.limit(None if cutoff is None else cutoff.ends_at)
+        connection.cut_off(cutoff)
 
     def interrupt(
         self,

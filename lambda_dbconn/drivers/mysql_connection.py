@@ -2,7 +2,7 @@
 
 A socket's own time limit begins anew with every call, so a server that trickles would hold the caller for ever. Here a
 socket that is limited is of a class that knows when all must be over; without a limit it is a plain one, and costs
-nothing.
+nothing. Between loans it stays what it was: most handlers have a limit each time, and the change costs system calls.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ else:
     _Base = pymysql.Connection
 
 _BIT_S = 0.01
+_NEVER = float("inf")
 
 
 class Socket(socket.socket):
@@ -39,19 +40,27 @@ class _Limited:
     __slots__ = ()
     ends_at: float  # of the monotonic clock
 
-    def recv_into(self, *arguments: Any) -> int:
+    def recv_into(self: Any, *arguments: Any) -> int:
         """Receive."""
-        self._limit_call()
-        return super().recv_into(*arguments)  # type: ignore[misc, no-any-return]
+        if self._is_limited():
+            return super().recv_into(*arguments)  # type: ignore[misc, no-any-return]
+        return self.recv_into(*arguments)  # type: ignore[no-any-return] # a plain socket's
 
-    def _limit_call(self: Any) -> None:
-        """Set the socket's own time limit, which is a system call, if it is too short, or too long by a bit."""
+    def _is_limited(self: Any) -> bool:
+        """Set the socket's own time limit, which is a system call, if it is too short, or too long by a bit.
+
+        Without a limit it becomes a plain socket again.
+        """
         left_s = self.ends_at - time.monotonic()
+        if left_s == _NEVER:
+            limit(self, None)
+            return False
         if left_s <= 0:
             raise TimeoutError("timed out")
         limit_s = self.gettimeout()
         if limit_s is None or not left_s <= limit_s <= left_s + _BIT_S:
             self.settimeout(left_s)
+        return True
 
 
 class _LimitedSocket(_Limited, Socket):
@@ -59,8 +68,10 @@ class _LimitedSocket(_Limited, Socket):
 
     def sendall(self, *arguments: Any) -> None:
         """Send all; a plain socket's time limit is for the whole of it."""
-        self._limit_call()
-        super().sendall(*arguments)
+        if self._is_limited():
+            super().sendall(*arguments)
+        else:
+            self.sendall(*arguments)
 
 
 class _LimitedTlsSocket(_Limited, ssl.SSLSocket):
@@ -68,8 +79,7 @@ class _LimitedTlsSocket(_Limited, ssl.SSLSocket):
 
     def send(self, *arguments: Any) -> int:
         """Send one record; `sendall` sends them one by one."""
-        self._limit_call()
-        return super().send(*arguments)
+        return super().send(*arguments) if self._is_limited() else self.send(*arguments)
 
 
 _LIMITED: dict[type[socket.socket], type[socket.socket]] = {Socket: _LimitedSocket, ssl.SSLSocket: _LimitedTlsSocket}
@@ -144,6 +154,16 @@ class Connection(_Base):
         """Let nobody go on reading a streamed result, neither its cursor nor its destructor."""
         if self._result is not None:
             self._result.unbuffered_active = False
+
+    def cut_off(self, cutoff: Cutoff | None) -> None:
+        """Let all that waits from now on end at the cutoff; None lifts that with the next call that may wait."""
+        self.cutoff = cutoff
+        sock = self._sock
+        if cutoff is not None:
+            if sock is not None:
+                limit(sock, cutoff.ends_at)
+        elif type(sock) in _UNLIMITED:
+            sock.ends_at = _NEVER  # type: ignore[union-attr] # it is one of these
 
     def limit(self, ends_at: float | None) -> None:
         """Let all that waits from now on end then, by the monotonic clock; None lifts the limit."""
