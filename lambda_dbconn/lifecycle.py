@@ -13,34 +13,33 @@ import sys
 import time
 from weakref import WeakSet
 
-from lambda_dbconn._typing import TYPE_CHECKING, Protocol
+from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any
+    from typing import Any, Protocol
+
+    class Forgetful(Protocol):
+        """Something that keeps what a snapshot makes stale."""
+
+        def forget(self) -> None:
+            """Drop it. Must not block."""
+
+    class Holder(Forgetful, Protocol):
+        """Something that holds connections."""
+
+        def abandon(self) -> list[Any]:
+            """Forget all connections without a word to their servers, and return them."""
+
+        def close(self) -> None:
+            """Close what is idle now, and what is lent when it comes back. Never blocks."""
+
+        def part(self) -> bool:
+            """Close one idle connection, with no lock and no event; say whether there was one."""
+
 
 _GOODBYE_LIMIT_S = 0.25  # no goodbye begins later: with the last one's 0.05 s, 0.3 of the 0.5 that Lambda gives
-
-
-class Forgetful(Protocol):
-    """Something that keeps what a snapshot makes stale."""
-
-    def forget(self) -> None:
-        """Drop it. Must not block."""
-
-
-class Holder(Forgetful, Protocol):
-    """Something that holds connections."""
-
-    def abandon(self) -> list[Any]:
-        """Forget all connections without a word to their servers, and return them."""
-
-    def close(self) -> None:
-        """Close what is idle now, and what is lent when it comes back. Never blocks."""
-
-    def part(self) -> bool:
-        """Close one idle connection, with no lock and no event; say whether there was one."""
 
 
 _holders: WeakSet[Holder] = WeakSet()
