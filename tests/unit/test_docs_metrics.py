@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ def sample(event: type[Event], **given: str) -> Event:
     """Return an event of this class, its fields filled by their types."""
     types: dict[str, str] = {}
     for base in reversed(event.__mro__):
-        types |= base.__dict__.get("__annotations__", {})
+        types |= inspect.get_annotations(base)
     return event(**{name: given.get(name, _SAMPLES[types[name]]) for name in event._fields})
 
 
@@ -133,7 +134,9 @@ def test_the_reasons_for_a_replacement_are_those_of_its_docstring() -> None:
     assert set(re.findall(r"`(\w+)`", said)) == set(reasons())
 
 
-@pytest.mark.parametrize("name", ["POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_SERVICE_NAME", "AWS_LAMBDA_FUNCTION_NAME"])
+@pytest.mark.parametrize(
+    "name", ["POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_SERVICE_NAME", "AWS_LAMBDA_FUNCTION_NAME"]
+)
 def test_the_variables_that_the_page_names_for_namespace_and_dimensions_are_the_codes(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
