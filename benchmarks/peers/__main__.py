@@ -1,7 +1,8 @@
-"""Try all peers, and print the table of `docs/explanation/comparison.md`."""
+"""Try all peers, and print the table of `docs/explanation/comparison.md`; with `times`, what they take when warm."""
 
 from __future__ import annotations
 
+import statistics
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,14 +22,25 @@ def table(trials: Trials) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Print the table."""
+def times(trials: Trials, *, rounds: int = 3) -> str:
+    """Return what a warm invocation with `select 1` takes, through TLS: medians of alternating runs."""
+    taken: dict[str, list[float]] = {name: [] for name in PEERS}
+    for _ in range(rounds):
+        for name in PEERS:
+            taken[name].append(trials.warm_us(name))
+    bare = statistics.median(taken["plain_psycopg"])
+    medians = {name: statistics.median(taken[name]) for name in PEERS}
+    return "\n".join(f"{us:6.0f} µs  {us / bare:4.2f} times  {PEERS[name][0]}" for name, us in medians.items())
+
+
+def main(words: list[str]) -> None:
+    """Print the table, or the times."""
     with (
         TemporaryDirectory() as folder,
         Trials(environment(), Certificates.create(Path(folder))) as trials,
     ):
-        print(table(trials))
+        print(times(trials) if words == ["times"] else table(trials))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

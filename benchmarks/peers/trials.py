@@ -166,6 +166,11 @@ class Trials:
             rows = running.invoke("show statement_timeout")["rows"]
             return "yes" if rows == [["1234ms"]] else "no"
 
+    def warm_us(self, peer: str) -> float:
+        """Return what a warm invocation with one statement takes, without a relay, in microseconds."""
+        with function(self._python, peer, self._server, port=self._server.port, is_tls=True) as running:
+            return float(running.invoke("times", limit_s=_START_LIMIT_S)["us"])
+
     def plaintext(self, peer: str) -> str:
         """The server has no TLS, and nothing is said about TLS in the code."""
         with function(self._python, peer, self._bare, port=self._bare.port, is_tls=False) as running:
