@@ -27,6 +27,10 @@ WHERE = {
     "password": PASSWORD,
 }
 TLS = {"sslmode": "verify-full", "sslrootcert": os.environ["PEER_CA"]} if os.environ.get("PEER_CA") else {}
+IS_LIKE = bool(os.environ.get("PEER_LIKE"))
+"""For times: all in autocommit and without prepared statements, so that like is compared with like."""
+
+_PLAIN: dict[str, Any] = {"autocommit": True, "prepare_threshold": None} if IS_LIKE else {}
 _CONNINFO = " ".join(f"{name}={value}" for name, value in (WHERE | TLS).items())
 
 
@@ -40,7 +44,7 @@ def plain_psycopg() -> Invoke:
     """Psycopg 3, a global connection."""
     import psycopg
 
-    connection = psycopg.connect(_CONNINFO)
+    connection: Any = psycopg.connect(_CONNINFO, **_PLAIN)
     return lambda sql: _by_cursor(connection, sql)
 
 
@@ -49,6 +53,7 @@ def plain_psycopg2() -> Invoke:
     import psycopg2
 
     connection = psycopg2.connect(_CONNINFO)
+    connection.autocommit = IS_LIKE
     return lambda sql: _by_cursor(connection, sql)
 
 
@@ -57,6 +62,7 @@ def psycopg2_closed() -> Invoke:
     import psycopg2
 
     connection = psycopg2.connect(_CONNINFO)
+    connection.autocommit = IS_LIKE
 
     def invoke(sql: str) -> list[Any]:
         nonlocal connection
@@ -72,6 +78,7 @@ def psycopg2_select_1() -> Invoke:
     import psycopg2
 
     connection = psycopg2.connect(_CONNINFO)
+    connection.autocommit = IS_LIKE
 
     def invoke(sql: str) -> list[Any]:
         nonlocal connection
@@ -99,7 +106,7 @@ def psycopg_pool_check() -> Invoke:
 def _psycopg_pool(**options: Any) -> Invoke:
     from psycopg_pool import ConnectionPool
 
-    pool: Any = ConnectionPool(_CONNINFO, min_size=1, max_size=1, open=True, **options)
+    pool: Any = ConnectionPool(_CONNINFO, min_size=1, max_size=1, open=True, kwargs=_PLAIN, **options)
 
     def invoke(sql: str) -> list[Any]:
         with pool.connection() as connection:
@@ -122,7 +129,9 @@ def _sqlalchemy(**options: Any) -> Invoke:
     from sqlalchemy import URL, create_engine, text
 
     url = URL.create("postgresql+psycopg", WHERE["user"], PASSWORD, WHERE["host"], int(WHERE["port"]), WHERE["dbname"])
-    engine = create_engine(url, connect_args=TLS, **options)
+    if IS_LIKE:
+        options["isolation_level"] = "AUTOCOMMIT"
+    engine = create_engine(url, connect_args=TLS | _PLAIN, **options)
 
     def invoke(sql: str) -> list[Any]:
         with engine.connect() as connection:
@@ -137,7 +146,7 @@ def aws_wrapper() -> Invoke:
     import psycopg
     from aws_advanced_python_wrapper import AwsWrapperConnection
 
-    connection = AwsWrapperConnection.connect(psycopg.Connection.connect, _CONNINFO)
+    connection = AwsWrapperConnection.connect(psycopg.Connection.connect, _CONNINFO, **_PLAIN)
     return lambda sql: _by_cursor(connection, sql)
 
 
@@ -150,10 +159,12 @@ def this_library() -> Invoke:
     os.environ["DB_PING_IDLE_S"] = os.environ["PEER_IDLE_S"]
     if TLS:
         os.environ["DB_SSLROOTCERT"] = TLS["sslrootcert"]
+    elif IS_LIKE:
+        os.environ["DB_SSLMODE"] = "disable"
     db = lambda_dbconn.from_env(engine="postgresql")
 
     def invoke(sql: str) -> list[Any]:
-        with db.connection(60.0) as connection:
+        with db.connection(None if IS_LIKE else 60.0) as connection:
             return _by_cursor(connection, sql)
 
     return invoke

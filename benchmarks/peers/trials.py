@@ -69,11 +69,14 @@ class Function:
 
 
 @contextmanager
-def function(python: Path, peer: str, server: LocalPostgres, *, port: int, is_tls: bool) -> Iterator[Function]:
+def function(
+    python: Path, peer: str, server: LocalPostgres, *, port: int, is_tls: bool, is_like: bool = False
+) -> Iterator[Function]:
     """Start a peer's handler, and kill it in the end."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL", "TMPDIR")}
     where = {"HOST": "localhost", "PORT": str(port), "USER": server.user, "NAME": server.database}
     where |= {"PASSWORD": server.password, "CA": str(server.ca_path) if is_tls else "", "IDLE_S": str(_IDLE_S)}
+    where["LIKE"] = "1" if is_like else ""
     package = Path(lambda_dbconn.__file__).parent.parent
     environ = kept | {f"PEER_{name}": value for name, value in where.items()} | {"PYTHONPATH": str(package)}
     with subprocess.Popen(
@@ -167,8 +170,11 @@ class Trials:
             return "yes" if rows == [["1234ms"]] else "no"
 
     def warm_us(self, peer: str) -> float:
-        """Return what a warm invocation with one statement takes, without a relay, in microseconds."""
-        with function(self._python, peer, self._server, port=self._server.port, is_tls=True) as running:
+        """Return what a warm invocation with one statement takes, in microseconds.
+
+        In autocommit, without prepared statements, TLS and relay: so the peers differ in nothing but themselves.
+        """
+        with function(self._python, peer, self._server, port=self._server.port, is_tls=False, is_like=True) as running:
             return float(running.invoke("times", limit_s=_START_LIMIT_S)["us"])
 
     def plaintext(self, peer: str) -> str:
