@@ -36,7 +36,7 @@ def environment(cache: Path = _CACHE) -> Path:
     python = cache / f"{sys.version_info.major}.{sys.version_info.minor}" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
-    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", HERE / "requirements.txt"]
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(HERE / "requirements.txt")]
     subprocess.run([python, *install], check=True, stdout=sys.stderr)
     return python
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_dbconn.doctor import network
 from lambda_dbconn.testing.certificates import Certificates
 from lambda_dbconn.testing.rds_proxy import AwsKey, LocalRdsProxy
 from lambda_dbconn.testing.relay import FaultRelay
@@ -77,7 +76,7 @@ def test_the_network_refuses(
         raise error
 
     patient.set(environment(postgres))
-    monkeypatch.setattr(network.socket, "create_connection", create_connection)
+    monkeypatch.setattr("lambda_dbconn.doctor.network.socket.create_connection", create_connection)
     patient.failure("tcp")
 
 

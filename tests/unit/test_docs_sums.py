@@ -40,7 +40,7 @@ def value_of(expression: str) -> float:
 
 def _value(node: Any) -> float:
     if isinstance(node, ast.Constant):
-        return float(node.value)
+        return float(str(node.value))
     if isinstance(node, ast.BinOp):
         return _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
     if isinstance(node, ast.UnaryOp):
