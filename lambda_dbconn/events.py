@@ -43,7 +43,8 @@ class ConnectionReplaced(Event):
     """The cached connection was no longer good, and another one takes its place.
 
     Attributes:
-        reason: `lifetime`, `idle`, `hang_up`, `ping_failed`, `lost`, `read_only`, `unclean` or `pinned`.
+        reason: `lifetime`, `idle`, `hang_up`, `ping_failed`, `lost`, `read_only`, `deadline`, `unclean` or
+            `pinned`.
         age_s: How long it had been open.
         idle_s: How long since it had last been returned.
     """
