@@ -178,6 +178,7 @@ def context():
 """
 
 
+@pytest.mark.once
 def test_the_blocks_that_are_tests_pass(databases: dict[str, str], postgres: LocalPostgres, tmp_path: Path) -> None:
     (app,) = [snippet for snippet in PYTHON if str(snippet.path) == "README.md" and "select id, name" in snippet.code]
     (tmp_path / "app.py").write_text(app.code.replace("from employee", "from department").replace("id, name", "id"))

@@ -26,6 +26,8 @@ LOCAL_PROXY = Path("docs/how-to/run-a-local-proxy.md")
 
 _LIMIT_S = 60
 
+pytestmark = pytest.mark.once
+
 
 def blocks(path: Path) -> list[Snippet]:
     return snippets_of(path, (ROOT / path).read_text(encoding="utf-8"))
