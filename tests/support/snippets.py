@@ -8,7 +8,11 @@ of the page sees.
     <!-- run by: tests/integration/test_x.py -->  a test of its own, which names the page
     <!-- then: handler({"id": 1}, context) -->    what is evaluated when the block has run; must not be False
     <!-- with: DB_MAX_CONNECTIONS=4 -->           variables that are set before
-    <!-- text blocks, not run: … -->              the same for all blocks of a language from here on, on this page
+
+For all blocks of a language that follow on the page, and have no note of their own; in any place:
+
+    <!-- text blocks, run by: tests/integration/test_x.py -->
+    <!-- all blocks, run by: tests/integration/test_x.py -->
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ RUN = {"python", "sql"}
 PARSED = {"hcl", "json", "toml", "yaml"}
 KINDS = {"not run", "run by", "then", "with"}
 
-_NOTE = re.compile(r"<!-- (?:(\w+) blocks, )?([a-z ]+): (.+?) -->\s*", flags=re.DOTALL)
+_NOTE = re.compile(r"([a-z ]+): (.+?) -->\s*", flags=re.DOTALL)
+_OF_MANY = re.compile(r"<!-- (\w+) blocks, (.*)", flags=re.DOTALL)
 
 
 class SnippetError(AssertionError):
@@ -81,26 +86,28 @@ def snippets_of(path: Path, text: str) -> list[Snippet]:
     of_language: dict[str, list[tuple[str, str]]] = {}
     for token in MarkdownIt("commonmark").parse(text):
         if token.type == "html_block":
-            comments.append(token.content)
+            of_many = _OF_MANY.fullmatch(token.content)
+            if of_many:
+                of_language[of_many[1]] = [_note(of_many[2], f"{path}: the note for {of_many[1]} blocks")]
+            else:
+                comments.append(token.content)
             continue
         if token.type == "fence":
             assert token.map is not None
-            language = token.info.split()[0] if token.info.strip() else ""
             line = token.map[0] + 2
-            own: list[tuple[str, str]] = []
-            for comment in comments:
-                scope, kind, note = _note(comment, f"{path}:{line}")
-                (of_language.setdefault(scope, []) if scope else own).append((kind, note))
-            found.append(Snippet(path, line, language, token.content, tuple(own or of_language.get(language, ()))))
+            language = token.info.split()[0] if token.info.strip() else ""
+            own = [_note(comment, f"{path}:{line}: the comment before it") for comment in comments]
+            notes = own or of_language.get(language) or of_language.get("all", [])
+            found.append(Snippet(path, line, language, token.content, tuple(notes)))
         comments = []
     return found
 
 
-def _note(comment: str, place: str) -> tuple[str | None, str, str]:
-    match = _NOTE.fullmatch(comment)
-    if match is None or match[2] not in KINDS:
-        raise SnippetError(f"{place}: the comment before it is no note: {comment.strip()}")
-    return match[1], match[2], " ".join(match[3].split())
+def _note(comment: str, what: str) -> tuple[str, str]:
+    match = _NOTE.fullmatch(comment.removeprefix("<!-- "))
+    if match is None or match[1] not in KINDS:
+        raise SnippetError(f"{what} is no note: {comment.strip()}")
+    return match[1], " ".join(match[2].split())
 
 
 def all_snippets() -> list[Snippet]:

@@ -93,6 +93,8 @@ def test_there_are_pages_with_blocks() -> None:
         ("<!-- not  run: why -->\n```text\nout\n```", "the comment before it is no note"),
         ("<!-- not run -->\n```text\nout\n```", "the comment before it is no note"),
         ("<!-- not run: -->\n```text\nout\n```", "the comment before it is no note"),
+        ("<!-- text blocks, not  run: why -->\n\n```text\nout\n```", "the note for text blocks is no note"),
+        ("<!-- sh blocks, not run: why -->\n\n```text\nout\n```", "nothing runs or parses"),
         ("<!-- not run: why -->\n\nProse.\n\n```text\nout\n```", "nothing runs or parses"),
     ],
 )
@@ -117,11 +119,16 @@ def test_the_fate_of_a_block_is_its_languages_or_its_notes(page: str, expected: 
     assert fate(of_page(page)) == expected
 
 
-def test_a_note_may_be_for_all_blocks_of_a_language_that_follow_and_have_none_of_their_own() -> None:
+@pytest.mark.parametrize("languages", ["text", "all"])
+def test_a_note_may_be_for_all_blocks_that_follow_and_have_none_of_their_own(languages: str) -> None:
     block = "```text\nout\n```\n"
-    page = f"<!-- text blocks, not run: why -->\n{block}Prose.\n{block}<!-- run by: tests/x.py -->\n{block}{block}"
-    fates = [fate(snippet) for snippet in snippets_of(Path("page.md"), page)]
-    assert fates == ["not run", "not run", "run", "not run"]
+    page = f"{block}<!-- not run: this -->\n{block}<!-- run by: tests/x.py -->\n{block}"
+    snippets = snippets_of(Path("page.md"), f"<!-- {languages} blocks, not run: why -->\n\nProse.\n\n{page}")
+    assert [snippet.notes for snippet in snippets] == [
+        (("not run", "why"),),
+        (("not run", "this"),),
+        (("run by", "tests/x.py"),),
+    ]
 
 
 @pytest.mark.parametrize(
