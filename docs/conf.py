@@ -19,7 +19,7 @@ version = release
 
 extensions = ["myst_parser", "_site.navigation", "_site.source_pages"]
 root_doc = "docs/index"
-include_patterns = ["docs/**.md", "examples/**.md", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+include_patterns = ["*.md", "docs/**.md", "examples/**.md"]
 # Sphinx does not look into these folders at all, which takes longer than the rest if they are there.
 exclude_patterns = [".*", "build", "dist", "site", "lambda_dbconn", "tests", "benchmarks", "**/node_modules"]
 
