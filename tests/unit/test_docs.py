@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import pytest
@@ -37,6 +38,14 @@ _COMPUTED_DEFAULTS = {
 _CARD_PARTS = ["Field", "Type", "Unit", "Default", "Accepted", "Leave it alone"]
 
 
+class Fence(NamedTuple):
+    """One fenced block of a Markdown file."""
+
+    line: int
+    language: str
+    code: str
+
+
 def markdown_files() -> list[Path]:
     """Return every Markdown file of the project."""
     found = []
@@ -51,20 +60,29 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def read(path: Path) -> str:
-    """Return a file's prose: its text without its fenced blocks."""
+def split(text: str) -> tuple[str, list[Fence]]:
+    """Return the text without its fenced blocks, and the blocks."""
     prose: list[str] = []
-    fence: str | None = None
-    for line in path.read_text(encoding="utf-8").splitlines():
-        opening = re.match(r" *(`{3,}|~{3,})", line)
-        if fence is not None:
-            fence = None if line.strip() == fence else fence
-        elif opening is not None:
-            fence = opening[1]
+    fences: list[Fence] = []
+    opening: re.Match[str] | None = None
+    block: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if opening is None:
+            opening = re.match(r"( *)(`{3,}|~{3,})(\w*)", line)
+            if opening is None:
+                prose.append(line)
+        elif line.strip() == opening[2]:
+            fences.append(Fence(number - len(block), opening[3], "\n".join(block) + "\n"))
+            opening, block = None, []
         else:
-            prose.append(line)
-    assert fence is None, f"{name_of(path)}: a fenced block is not closed"
-    return "\n".join(prose)
+            block.append(line.removeprefix(opening[1]))
+    assert opening is None, "a fenced block is not closed"
+    return "\n".join(prose), fences
+
+
+def read(path: Path) -> str:
+    """Return a file's prose."""
+    return split(path.read_text(encoding="utf-8"))[0]
 
 
 def sections(path: Path) -> dict[str, str]:
@@ -299,3 +317,4 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 def test_there_is_documentation_to_be_tested() -> None:
     names = [name_of(path) for path in markdown_files()]
     assert {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/index.md"} <= set(names)
+    assert sum(fence.language == "python" for path in markdown_files() for fence in split(path.read_text())[1]) > 10
