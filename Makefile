@@ -1,5 +1,5 @@
 # Two commands, each alone in an empty checkout: `make demo` and `make test`. The rest is for daily work.
-.PHONY: demo test unit lint bench clean
+.PHONY: demo test unit lint docs bench clean
 
 PREPARE = python3 .ci/prepare.py
 
@@ -9,6 +9,7 @@ demo:  ## Handlers with and without the library: real runtime client, IAM tokens
 
 test:  ## Lint, typing, unit, integration and adversity tests, on every Python from 3.11 up that is here
 	@$(PREPARE) servers
+	@$(PREPARE) browser
 	@$(PREPARE) environment .venv tox
 	@.venv/bin/python .ci/test.py
 
@@ -20,10 +21,15 @@ lint:  ## Lint and typing only
 	@$(PREPARE) environment .venv tox
 	@.venv/bin/python -m tox run -e lint,typing
 
+docs:  ## The documentation's site, in site/
+	@$(PREPARE) environment .venv . --group docs
+	@.venv/bin/python -m tests.support.site site
+	@echo site/index.html
+
 bench:  ## What a borrow and a cold start cost, as ratios against the bare driver
 	@$(PREPARE) servers
 	@$(PREPARE) environment .venv -e '.[all,demo]'
 	@.venv/bin/python -m benchmarks
 
 clean:  ## Remove what the other commands made
-	rm -rf .venv .tox .cache build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tox .cache build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -2,6 +2,7 @@
 
     python3 .ci/prepare.py environment PATH REQUIREMENT…   a virtual environment with these, from PyPI
     python3 .ci/prepare.py servers                         PostgreSQL, MariaDB and PgBouncer, if they are missing
+    python3 .ci/prepare.py browser                         Chromium, if it is missing and Debian's archive is here
     python3 .ci/prepare.py pythons                         prints the Pythons from 3.11 up, a line each
 
 Standard library only, and runs on any Python 3 that the machine calls python3.
@@ -19,6 +20,7 @@ SERVERS = {
     "mariadb-server-core": ["mariadbd"],
     "pgbouncer": ["pgbouncer"],
 }
+BROWSER = {"chromium-driver": ["chromedriver"]}  # which needs Chromium itself
 PROGRAM_FOLDERS = ["/usr/sbin", "/usr/local/sbin", "/sbin"]
 
 
@@ -78,9 +80,26 @@ def _create_environment(path):
     sys.exit("No virtual environment could be made: install Python's venv module.")
 
 
-def install_servers():
-    """Install the database servers that are missing."""
-    missing = [package for package, programs in SERVERS.items() if not any(_is_there(name) for name in programs)]
+def install_browser():
+    """Install Chromium where it is a package; on Ubuntu it is a snap, which cannot be had everywhere."""
+    if has_browser_package():
+        install_missing(BROWSER)
+    elif not _is_there("chromedriver"):
+        print("Chromium is a package of Debian's only: the tests that look at the documentation will be skipped.")
+
+
+def has_browser_package():
+    """Tell whether this is Debian itself."""
+    try:
+        with open("/etc/os-release", encoding="utf-8") as file:
+            return "ID=debian" in file.read().splitlines()
+    except OSError:
+        return False
+
+
+def install_missing(packages):
+    """Install those of {package: programs} of which there is no program yet."""
+    missing = [package for package, programs in packages.items() if not any(_is_there(name) for name in programs)]
     if missing:
         print("Installing", ", ".join(missing))
         install_packages(missing)
@@ -115,7 +134,9 @@ def main(arguments):
     if arguments[:1] == ["environment"] and len(arguments) > 1:
         make_environment(arguments[1], arguments[2:])
     elif arguments == ["servers"]:
-        install_servers()
+        install_missing(SERVERS)
+    elif arguments == ["browser"]:
+        install_browser()
     elif arguments == ["pythons"]:
         print("\n".join(find_pythons().values()))
     else:

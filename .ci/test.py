@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from prepare import find_pythons
+from prepare import find_pythons, has_browser_package
 
 
 def main(arguments):
@@ -18,9 +18,11 @@ def main(arguments):
         print("The Lambda Runtime Interface Emulator, from PyPI, could not be had: its tests will be skipped.")
     os.environ["LAMBDA_DBCONN_EMULATOR_CACHE"] = os.path.abspath(os.path.join(".cache", "emulator"))
     os.environ["LAMBDA_DBCONN_ONCE_ON"] = "%d.%d" % max(pythons) if pythons else ""
+    if has_browser_package():
+        os.environ["LAMBDA_DBCONN_REQUIRE_BROWSER"] = "1"
     # The newest Python has the most to do, and so begins first.
     newest_first = ["py%d%d" % version for version in sorted(pythons, reverse=True)]
-    environments = newest_first[:1] + ["lint", "typing", "infrastructure", "oldest"] + newest_first[1:]
+    environments = newest_first[:1] + ["lint", "typing", "docs", "infrastructure", "oldest"] + newest_first[1:]
     # Two at a time: the tests wait for servers more than they compute. Each one's output is shown when it ends.
     command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "2", "--parallel-no-spinner"]
     command += ["-e", ",".join(environments)] + (["--discover", *pythons.values()] if pythons else [])

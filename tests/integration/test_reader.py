@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -14,6 +15,7 @@ from lambda_dbconn.testing.fakes import RecordingObserver
 from lambda_dbconn.testing.relay import FaultRelay
 from tests.support.database import ShiftedClock
 from tests.support.rds_proxy import DRIVER_ERRORS, READER_ADDRESS, make_proxy, managing, rows, value
+from tests.support.snippets import ROOT, snippets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +27,12 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalServer
 
 WRITES = (psycopg.errors.ReadOnlySqlTransaction, pymysql.err.OperationalError)
-NOTE = "This endpoint is for reading: write through the manager itself, not through its `reader`."
+_PAGE = Path("docs/how-to/reader-endpoint.md")
+(NOTE,) = [
+    snippet.code.strip()
+    for snippet in snippets_of(_PAGE, (ROOT / _PAGE).read_text(encoding="utf-8"))
+    if snippet.language == "text"
+]
 
 
 class Endpoints(NamedTuple):

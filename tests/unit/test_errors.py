@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 
@@ -20,15 +21,18 @@ from lambda_dbconn.errors import (
 )
 
 ALL = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, LambdaDbConnError)]
+_REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 every_error = pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)
 
 
-def drawn_tree() -> dict[str, tuple[str, str | None]]:
-    """Return name → (parent, what it is besides), as the module's docstring draws it."""
+def drawn_tree(text: str) -> dict[str, tuple[str, str | None]]:
+    """Return name → (parent, what it is besides), as it is drawn in a text."""
     tree: dict[str, tuple[str, str | None]] = {}
     path: list[str] = []
-    for line in (errors.__doc__ or "").splitlines():
-        found = re.match(r"    ([│├└─ ]*)(\w+Error)(?: \(also (\w+)\))?", line)
+    (root,) = re.findall(r"^ *LambdaDbConnError$", text, flags=re.MULTILINE)
+    for line in text.splitlines():
+        drawn = line.removeprefix(root.removesuffix("LambdaDbConnError"))
+        found = re.match(r"([│├└─ ]*)(\w+Error)(?: \(also (\w+)\))?", drawn)
         if found:
             depth = len(found[1]) // 4
             del path[depth:]
@@ -37,12 +41,14 @@ def drawn_tree() -> dict[str, tuple[str, str | None]]:
     return tree
 
 
-def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
+@pytest.mark.parametrize("place", ["docstring", "reference"])
+def test_the_tree_that_is_drawn_is_the_tree_of_the_classes(place: str) -> None:
+    text = errors.__doc__ or "" if place == "docstring" else _REFERENCE.read_text(encoding="utf-8")
     classes = {
         cls.__name__: (cls.__bases__[0].__name__, cls.__bases__[1].__name__ if cls.__bases__[1:] else None)
         for cls in ALL
     }
-    assert drawn_tree() == classes
+    assert drawn_tree(text) == classes
 
 
 @pytest.mark.parametrize(
