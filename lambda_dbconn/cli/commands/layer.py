@@ -41,6 +41,13 @@ def _engines(_ctx: click.Context, _option: click.Parameter, value: str) -> list[
     return engines
 
 
+def _completed_engines(_ctx: click.Context, _option: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the last of the names; the others are there already."""
+    *given, last = incomplete.split(",")
+    rest = [name for name in _ENGINES if name not in given and name.startswith(last)]
+    return [",".join([*given, name]) for name in rest]
+
+
 @click.command("layer", help=_HELP, short_help="Build a Lambda layer.")
 @click.option("--python", type=click.Choice(["3.11", "3.12", "3.13", "3.14"]), required=True, help="The runtime's.")
 @click.option(
@@ -53,6 +60,7 @@ def _engines(_ctx: click.Context, _option: click.Parameter, value: str) -> list[
     *("--engine", "engines"),
     required=True,
     callback=_engines,
+    shell_complete=_completed_engines,
     metavar="ENGINE[,ENGINE]",
     help="Whose drivers: postgresql, mysql, or both with a comma.",
 )

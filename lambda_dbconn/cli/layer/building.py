@@ -18,6 +18,7 @@ from lambda_dbconn.cli.layer.manifest import Precedent
 from lambda_dbconn.cli.layer.own_wheel import own_wheel
 from lambda_dbconn.cli.layer.resolving import resolve
 from lambda_dbconn.cli.layer.trust_bundle import TrustBundle
+from lambda_dbconn.cli.progress import step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,8 +74,8 @@ def build(order: Order) -> Archive:
 def _wheels(order: Order, *, folder: Path) -> list[Wheel]:
     precedent = Precedent.none() if order.like is None else Precedent.read(order.like)
     own = own_wheel(order.source, folder=folder)
-    _say(f"Asking pip for wheels for {order.runtime}, glibc {order.runtime.glibc} ...")
-    wheels = resolve(own, engines=order.engines, runtime=order.runtime, versions=precedent.versions, folder=folder)
+    with step(f"Asking pip for wheels for {order.runtime}, glibc {order.runtime.glibc}"):
+        wheels = resolve(own, engines=order.engines, runtime=order.runtime, versions=precedent.versions, folder=folder)
     precedent.check(wheels)
     _say("Packages: " + ", ".join(f"{wheel.name} {wheel.version}" for wheel in wheels))
     return wheels
@@ -87,8 +88,8 @@ def _bytecode(contents: Contents, *, interpreter: Interpreter | None, runtime: R
             "start compiles it again."
         )
         return {}
-    _say(f"Compiling with Python {interpreter.version} ...")
-    compiled = interpreter.compile(contents)
+    with step(f"Compiling with Python {interpreter.version}"):
+        compiled = interpreter.compile(contents)
     _say(f"Bytecode: {len(compiled)} modules")
     return compiled
 
