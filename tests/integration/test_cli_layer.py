@@ -184,7 +184,8 @@ def layer(_pypi: None, tmp_path_factory: pytest.TempPathFactory, certificates: C
 @pytest.fixture(scope="module")
 def foreign_layer(_pypi: None, tmp_path_factory: pytest.TempPathFactory) -> BuiltLayer:
     """For the other architecture, and a Python that is not this one."""
-    return build(tmp_path_factory.mktemp("foreign"), arch=OTHER, python=FOREIGN_PYTHON)
+    bill = ("--sbom", "layer.cdx.json")
+    return build(tmp_path_factory.mktemp("foreign"), arch=OTHER, python=FOREIGN_PYTHON, arguments=bill)
 
 
 IMPORTS = """
@@ -268,6 +269,18 @@ def test_the_authorities_are_where_the_library_looks_for_them(layer: BuiltLayer,
 def test_without_authorities_it_says_who_needs_them(foreign_layer: BuiltLayer) -> None:
     assert "RDS authorities: none. RDS Proxy needs none" in foreign_layer.told
     assert foreign_layer.manifest["rds_ca_bundle"] is None
+
+
+def test_the_bill_of_materials_says_what_the_manifest_says(foreign_layer: BuiltLayer) -> None:
+    bill = json.loads(foreign_layer.path.with_name("layer.cdx.json").read_text())
+    sha256 = hashlib.sha256(foreign_layer.path.read_bytes()).hexdigest()
+    assert bill["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": sha256}]
+    components = {each["name"]: each for each in bill["components"]}
+    assert {name: each["version"] for name, each in components.items()} == foreign_layer.versions
+    assert [name for name, each in components.items() if not each["licenses"]] == []
+    libraries = {each["name"] for each in components["psycopg-binary"]["components"]}
+    assert "keyutils-libs" in libraries
+    assert not {"libpq", "openssl", "openssl-libs"} & libraries  # the documentation says that it does not list them
 
 
 def test_it_has_licences_but_no_sdk_tests_stubs_or_traces_of_an_installer(layer: BuiltLayer) -> None:

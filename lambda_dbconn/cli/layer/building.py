@@ -37,6 +37,7 @@ class Order:
         source: A checkout or a wheel of lambda_dbconn; None for what is installed.
         bundle: A file of RDS's authorities.
         like: A layer whose versions are to be taken.
+        sbom: Where the bill of materials goes; None for nowhere.
     """
 
     runtime: Runtime
@@ -45,6 +46,7 @@ class Order:
     source: Path | None
     bundle: Path | None
     like: Path | None
+    sbom: Path | None = None
 
 
 def build(order: Order) -> Archive:
@@ -53,6 +55,8 @@ def build(order: Order) -> Archive:
     Raises:
         click.ClickException: It cannot be built. What was at its path stays.
     """
+    if order.sbom is not None:
+        from lambda_dbconn.cli.layer import sbom  # its library is not needed by who does not ask for it
     now = datetime.now(UTC)
     bundle = None if order.bundle is None else TrustBundle.read(order.bundle, now=now)
     interpreter = Interpreter.find(order.runtime.python)
@@ -66,6 +70,8 @@ def build(order: Order) -> Archive:
         runtime=order.runtime, engines=order.engines, wheels=wheels, interpreter=interpreter, bundle=bundle
     )
     written = archive.write(contents, order.output)
+    if order.sbom is not None:
+        sbom.write(order.sbom, layer=written, contents=contents, wheels=wheels, runtime=order.runtime)
     _tell_of_authorities(bundle, now=now)
     _tell_of_sizes(written)
     return written
