@@ -287,7 +287,7 @@ def test_it_has_licences_but_no_sdk_tests_stubs_or_traces_of_an_installer(layer:
     with ZipFile(layer.path) as archive:
         names = archive.namelist()
     tops = {name.split("/")[4] for name in names if name.startswith("python/")}
-    assert not {"boto3", "botocore", "s3transfer", "urllib3", "click", "pip", "packaging"} & tops
+    assert not {"boto3", "botocore", "s3transfer", "urllib3", "click", "rich", "cyclonedx", "pip", "packaging"} & tops
     assert not [name for name in names if re.search(r"\.pyi$|/tests?/|/py\.typed$|/(RECORD|INSTALLER)$", name)]
     assert not [name for name in names if "lambda_dbconn/cli" in name or "lambda_dbconn/testing" in name]
     folders = sorted(top for top in tops if top.endswith(".dist-info"))
