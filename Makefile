@@ -1,5 +1,5 @@
 # Two commands, each alone in an empty checkout: `make demo` and `make test`. The rest is for daily work.
-.PHONY: demo test unit lint docs bench clean
+.PHONY: demo test unit lint docs bench dist audit clean
 
 PREPARE = python3 .ci/prepare.py
 
@@ -30,6 +30,14 @@ bench:  ## What a borrow and a cold start cost, as ratios against the bare drive
 	@$(PREPARE) servers
 	@$(PREPARE) environment .venv -e '.[all,demo]'
 	@.venv/bin/python -m benchmarks
+
+dist:  ## What is released, in dist/ and build/: sdist, wheel and SBOM, checked; with TAG=v1.2.3 only if that is the version
+	@$(PREPARE) environment .venv --group release
+	@.venv/bin/python .ci/package.py $(TAG)
+
+audit:  ## Known vulnerabilities of all that the package's extras install, from PyPI's service
+	@$(PREPARE) environment .venv tox
+	@.venv/bin/python -m tox run -e audit
 
 clean:  ## Remove what the other commands made
 	rm -rf .venv .tox .cache build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -12,10 +12,13 @@ NEEDED = [
     "README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
     "LICENSE",
     "pyproject.toml",
     "Makefile",
+    "tox.ini",
     ".ci",
+    ".github",
     ".pre-commit-hooks.yaml",
 ]
 

@@ -29,8 +29,8 @@ def main(names: list[str]) -> int:
     for name in names or _BENCHMARKS:
         benchmark = _BENCHMARKS[name]
         print(f"\n{name}: {(benchmark.__doc__ or '').splitlines()[0]}")
-        for engine in SERVERS:
-            print(benchmark.measure(engine), flush=True)
+        for subject in getattr(benchmark, "SUBJECTS", SERVERS):
+            print(benchmark.measure(subject), flush=True)
     return 0
 
 

@@ -15,19 +15,25 @@ from lambda_dbconn.cli import commands
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+NAME = "lambda-dbconn"
+COMPLETION_VARIABLE = "_LAMBDA_DBCONN_COMPLETE"  # click looks at this one, by the command's name
+
 _HELP = """A database connection that is always good, for AWS Lambda functions.
 
 \b
 Examples:
   lambda-dbconn doctor
   lambda-dbconn iam-policy --format sam
+  lambda-dbconn pins --engine postgresql src migrations
   lambda-dbconn local-proxy --engine postgresql
   lambda-dbconn layer --python 3.13 --arch arm64 --engine postgresql
   lambda-dbconn local-proxy --help
 
 \b
-Completion of commands and options, in bash (or zsh, fish: write that for bash):
-  eval "$(_LAMBDA_DBCONN_COMPLETE=bash_source lambda-dbconn)"
+Completion at the tab key, in bash (or zsh, fish: write that for bash):
+  eval "$(lambda-dbconn completion bash)"
+
+Exit code: 0 well, 1 failed, 2 wrongly called or something is not installed, 130 broken off by Ctrl-C.
 """
 
 
@@ -40,9 +46,9 @@ class CommandGroup(click.Group):
     @classmethod
     def default(cls) -> Self:
         """Return what `lambda-dbconn` runs."""
-        version = click.version_option(__version__, message="lambda-dbconn %(version)s")
+        version = click.version_option(__version__, message=f"{NAME} %(version)s")
         group = cls(
-            "lambda-dbconn",
+            NAME,
             help=_HELP,
             callback=_show_help_without_a_command,
             invoke_without_command=True,
@@ -85,7 +91,7 @@ def _show_help_without_a_command(ctx: click.Context) -> None:
 def _line(error: click.ClickException) -> str:
     """Say where, what, and, if the call was wrong, where to learn how to call."""
     context = error.ctx if isinstance(error, click.UsageError) else click.get_current_context(silent=True)
-    where = context.command_path if context is not None else "lambda-dbconn"
+    where = context.command_path if context is not None else NAME
     what = " ".join(error.format_message().split()).removesuffix(".")
     advice = f" (see {where} --help)" if isinstance(error, click.UsageError) else ""
     return f"{where}: {what}{advice}"

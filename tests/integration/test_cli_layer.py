@@ -184,7 +184,8 @@ def layer(_pypi: None, tmp_path_factory: pytest.TempPathFactory, certificates: C
 @pytest.fixture(scope="module")
 def foreign_layer(_pypi: None, tmp_path_factory: pytest.TempPathFactory) -> BuiltLayer:
     """For the other architecture, and a Python that is not this one."""
-    return build(tmp_path_factory.mktemp("foreign"), arch=OTHER, python=FOREIGN_PYTHON)
+    bill = ("--sbom", "layer.cdx.json")
+    return build(tmp_path_factory.mktemp("foreign"), arch=OTHER, python=FOREIGN_PYTHON, arguments=bill)
 
 
 IMPORTS = """
@@ -270,11 +271,23 @@ def test_without_authorities_it_says_who_needs_them(foreign_layer: BuiltLayer) -
     assert foreign_layer.manifest["rds_ca_bundle"] is None
 
 
+def test_the_bill_of_materials_says_what_the_manifest_says(foreign_layer: BuiltLayer) -> None:
+    bill = json.loads(foreign_layer.path.with_name("layer.cdx.json").read_text())
+    sha256 = hashlib.sha256(foreign_layer.path.read_bytes()).hexdigest()
+    assert bill["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": sha256}]
+    components = {each["name"]: each for each in bill["components"]}
+    assert {name: each["version"] for name, each in components.items()} == foreign_layer.versions
+    assert [name for name, each in components.items() if not each["licenses"]] == []
+    libraries = {each["name"] for each in components["psycopg-binary"]["components"]}
+    assert "keyutils-libs" in libraries
+    assert not {"libpq", "openssl", "openssl-libs"} & libraries  # the documentation says that it does not list them
+
+
 def test_it_has_licences_but_no_sdk_tests_stubs_or_traces_of_an_installer(layer: BuiltLayer) -> None:
     with ZipFile(layer.path) as archive:
         names = archive.namelist()
     tops = {name.split("/")[4] for name in names if name.startswith("python/")}
-    assert not {"boto3", "botocore", "s3transfer", "urllib3", "click", "pip", "packaging"} & tops
+    assert not {"boto3", "botocore", "s3transfer", "urllib3", "click", "rich", "cyclonedx", "pip", "packaging"} & tops
     assert not [name for name in names if re.search(r"\.pyi$|/tests?/|/py\.typed$|/(RECORD|INSTALLER)$", name)]
     assert not [name for name in names if "lambda_dbconn/cli" in name or "lambda_dbconn/testing" in name]
     folders = sorted(top for top in tops if top.endswith(".dist-info"))

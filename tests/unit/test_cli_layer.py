@@ -76,7 +76,7 @@ def test_every_option_arrives(orders: list[Order], tmp_path: Path) -> None:
     for name in ("bundle.pem", "old.zip", "own.whl"):
         (tmp_path / name).touch()
     words = "--python 3.12 --arch x86_64 --engine postgresql,mysql -o new.zip"
-    words += " --rds-ca-bundle bundle.pem --like old.zip --from own.whl"
+    words += " --rds-ca-bundle bundle.pem --like old.zip --from own.whl --sbom new.cdx.json"
     assert run(*words.split()).exit_code == 0
     assert orders == [
         Order(
@@ -86,6 +86,7 @@ def test_every_option_arrives(orders: list[Order], tmp_path: Path) -> None:
             source=(tmp_path / "own.whl").resolve(),
             bundle=(tmp_path / "bundle.pem").resolve(),
             like=(tmp_path / "old.zip").resolve(),
+            sbom=Path("new.cdx.json"),
         )
     ]
 
@@ -121,14 +122,24 @@ def test_a_python_that_is_not_supported_is_refused(python: str) -> None:
 @pytest.mark.usefixtures("orders")
 def test_a_folder_that_is_not_there_is_noticed_before_the_work() -> None:
     assert "nowhere is not a directory" in said(run(*LEAST, "-o", "nowhere/layer.zip"))
+    assert "nowhere is not a directory" in said(run(*LEAST, "--sbom", "nowhere/layer.cdx.json"))
 
 
-@pytest.mark.parametrize("module", ["pip", "packaging"])
+@pytest.mark.parametrize("module", ["pip", "packaging", "cyclonedx"])
 def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(
     monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == module else object())
-    assert said(run(*LEAST)) == f"lambda-dbconn: not installed: {module}: pip install 'lambda-dbconn[layer]'\n"
+    message = f"lambda-dbconn: not installed: {module}: pip install 'lambda-dbconn[layer]'\n"
+    assert said(run(*LEAST, "--sbom", "layer.cdx.json")) == message
+
+
+def test_who_wants_no_bill_of_materials_needs_no_library_for_it(
+    orders: list[Order], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "cyclonedx" else object())
+    assert run(*LEAST).exit_code == 0
+    assert len(orders) == 1
 
 
 # --- what is known about Lambda

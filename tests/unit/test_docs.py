@@ -11,6 +11,7 @@ import click
 import pytest
 
 import lambda_dbconn
+from benchmarks import layer
 from lambda_dbconn import ConnectionManager, LambdaDbConnError, LambdaDbConnWarning, Settings, Stats, errors, events
 from lambda_dbconn.cli.group import CommandGroup
 from lambda_dbconn.drivers.failures import ROWS
@@ -294,6 +295,23 @@ def test_the_times_of_locks_are_there_for_each_engine_and_handler() -> None:
     assert [line[:2] for line in lines] == [[engine, handler] for engine in ENGINES.values() for handler in handlers]
     assert all(re.fullmatch(r"\d+\.\d s", time) for line in lines for time in line[3:])
     assert all(len(line) == 6 for line in lines)
+
+
+# --- what layers cost
+
+
+def test_the_table_of_layers_has_a_line_for_each_with_its_sizes_and_times_or_that_it_was_not_run() -> None:
+    page = (ROOT / "docs" / "explanation" / "what-it-costs.md").read_text(encoding="utf-8")
+    head, _, *lines = page.partition("<!-- layers -->\n")[2].partition("\n<!-- end -->")[0].splitlines()
+    rows = [[cell.strip() for cell in line.removeprefix("| ").removesuffix(" |").split(" | ")] for line in lines]
+    assert head == "| " + " | ".join(layer.HEAD) + " |"
+    assert [tuple(row[:3]) for row in rows] == layer.LAYERS
+    assert all(re.fullmatch(r"\d+\.\d MB", size) for row in rows for size in row[3:5])
+    was_run = [row for row in rows if not row[5].startswith(layer.NOT_RUN)]
+    assert len(rows) >= 10
+    assert len(was_run) >= 6
+    assert all(re.fullmatch(r"\d+ ms \d+ ms \d\.\d\W", " ".join(row[5:])) for row in was_run)
+    assert all(row[6:] == [layer.NOT_RUN, ""] for row in rows if row not in was_run)
 
 
 # --- Markdown

@@ -15,7 +15,7 @@ PACKAGE = Path(lambda_dbconn.__file__).parent
 TESTS = Path(__file__).parent
 
 # What is about more than one module.
-CROSSING = {"canary", "docs", "docs_sums", "package", "state_machine"}
+CROSSING = {"canary", "docs", "docs_sums", "package", "state_machine", "supported_versions", "version", "workflows"}
 
 
 def public(module: types.ModuleType) -> set[str]:
@@ -81,6 +81,7 @@ FORBIDDEN = [
     "ssl",
     "inspect",
     "urllib.parse",
+    "importlib.metadata",
 ]
 IMPORT = """
 import sys

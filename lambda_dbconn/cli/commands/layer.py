@@ -25,6 +25,7 @@ Examples:
   lambda-dbconn layer --python 3.12 --arch x86_64 --engine postgresql,mysql -o layer.zip
   lambda-dbconn layer --python 3.13 --arch arm64 --engine mysql --rds-ca-bundle global-bundle.pem
   lambda-dbconn layer --python 3.13 --arch arm64 --engine mysql --like layer.zip -o again.zip
+  lambda-dbconn layer --python 3.13 --arch arm64 --engine mysql -o layer.zip --sbom layer.cdx.json
 
 The SHA-256 and the name of the file go to standard output, everything else to standard error.
 
@@ -41,6 +42,13 @@ def _engines(_ctx: click.Context, _option: click.Parameter, value: str) -> list[
     return engines
 
 
+def _completed_engines(_ctx: click.Context, _option: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the last of the names; the others are there already."""
+    *given, last = incomplete.split(",")
+    rest = [name for name in _ENGINES if name not in given and name.startswith(last)]
+    return [",".join([*given, name]) for name in rest]
+
+
 @click.command("layer", help=_HELP, short_help="Build a Lambda layer.")
 @click.option("--python", type=click.Choice(["3.11", "3.12", "3.13", "3.14"]), required=True, help="The runtime's.")
 @click.option(
@@ -53,6 +61,7 @@ def _engines(_ctx: click.Context, _option: click.Parameter, value: str) -> list[
     *("--engine", "engines"),
     required=True,
     callback=_engines,
+    shell_complete=_completed_engines,
     metavar="ENGINE[,ENGINE]",
     help="Whose drivers: postgresql, mysql, or both with a comma.",
 )
@@ -68,6 +77,11 @@ def _engines(_ctx: click.Context, _option: click.Parameter, value: str) -> list[
 )
 @click.option(*("--rds-ca-bundle", "bundle"), type=_FILE, help="A PEM file of RDS's authorities, to be in the layer.")
 @click.option("--like", type=_FILE, help="A layer whose versions are to be taken.")
+@click.option(
+    "--sbom",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Where to write what the layer is made of, in CycloneDX's format.",
+)
 def command(
     *,
     python: str,
@@ -77,18 +91,20 @@ def command(
     source: Path | None,
     bundle: Path | None,
     like: Path | None,
+    sbom: Path | None,
 ) -> None:
     """Build it, and say what it is called."""
     from lambda_dbconn.cli.requirements import require
 
-    require("pip", "packaging", extra="layer")
+    require("pip", "packaging", *(("cyclonedx",) if sbom is not None else ()), extra="layer")
 
     from lambda_dbconn.cli.layer.building import Order, build
     from lambda_dbconn.cli.layer.runtime import Runtime
 
     output = output or Path(f"lambda-dbconn-python{python}-{architecture}.zip")
-    if not output.absolute().parent.is_dir():
-        raise click.BadParameter(f"{output.parent} is not a directory", param_hint="--output")
+    for path, option in ((output, "--output"), (sbom, "--sbom")):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise click.BadParameter(f"{path.parent} is not a directory", param_hint=option)
     order = Order(
         runtime=Runtime(python=python, architecture=architecture),
         engines=engines,
@@ -96,6 +112,7 @@ def command(
         source=source,
         bundle=bundle,
         like=like,
+        sbom=sbom,
     )
     built = build(order)
     click.echo(f"{built.sha256}  {built.path}")

@@ -2,5 +2,5 @@
 
 `runtime` says what a Lambda runtime accepts, `own_wheel` makes a wheel of lambda_dbconn, `resolving` lets pip find the
 others, `contents` takes out of them what a function needs, `trust_bundle` and `bytecode` add to it, `archive` writes
-the zip, and `building` is all of that together.
+the zip, `sbom` says what it is made of, and `building` is all of that together.
 """

@@ -18,6 +18,7 @@ from lambda_dbconn.cli.layer.manifest import Precedent
 from lambda_dbconn.cli.layer.own_wheel import own_wheel
 from lambda_dbconn.cli.layer.resolving import resolve
 from lambda_dbconn.cli.layer.trust_bundle import TrustBundle
+from lambda_dbconn.cli.progress import step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,7 @@ class Order:
         source: A checkout or a wheel of lambda_dbconn; None for what is installed.
         bundle: A file of RDS's authorities.
         like: A layer whose versions are to be taken.
+        sbom: Where the bill of materials goes; None for nowhere.
     """
 
     runtime: Runtime
@@ -44,6 +46,7 @@ class Order:
     source: Path | None
     bundle: Path | None
     like: Path | None
+    sbom: Path | None = None
 
 
 def build(order: Order) -> Archive:
@@ -52,6 +55,8 @@ def build(order: Order) -> Archive:
     Raises:
         click.ClickException: It cannot be built. What was at its path stays.
     """
+    if order.sbom is not None:
+        from lambda_dbconn.cli.layer import sbom  # its library is not needed by who does not ask for it
     now = datetime.now(UTC)
     bundle = None if order.bundle is None else TrustBundle.read(order.bundle, now=now)
     interpreter = Interpreter.find(order.runtime.python)
@@ -65,6 +70,8 @@ def build(order: Order) -> Archive:
         runtime=order.runtime, engines=order.engines, wheels=wheels, interpreter=interpreter, bundle=bundle
     )
     written = archive.write(contents, order.output)
+    if order.sbom is not None:
+        sbom.write(order.sbom, layer=written, contents=contents, wheels=wheels, runtime=order.runtime)
     _tell_of_authorities(bundle, now=now)
     _tell_of_sizes(written)
     return written
@@ -73,8 +80,8 @@ def build(order: Order) -> Archive:
 def _wheels(order: Order, *, folder: Path) -> list[Wheel]:
     precedent = Precedent.none() if order.like is None else Precedent.read(order.like)
     own = own_wheel(order.source, folder=folder)
-    _say(f"Asking pip for wheels for {order.runtime}, glibc {order.runtime.glibc} ...")
-    wheels = resolve(own, engines=order.engines, runtime=order.runtime, versions=precedent.versions, folder=folder)
+    with step(f"Asking pip for wheels for {order.runtime}, glibc {order.runtime.glibc}"):
+        wheels = resolve(own, engines=order.engines, runtime=order.runtime, versions=precedent.versions, folder=folder)
     precedent.check(wheels)
     _say("Packages: " + ", ".join(f"{wheel.name} {wheel.version}" for wheel in wheels))
     return wheels
@@ -87,8 +94,8 @@ def _bytecode(contents: Contents, *, interpreter: Interpreter | None, runtime: R
             "start compiles it again."
         )
         return {}
-    _say(f"Compiling with Python {interpreter.version} ...")
-    compiled = interpreter.compile(contents)
+    with step(f"Compiling with Python {interpreter.version}"):
+        compiled = interpreter.compile(contents)
     _say(f"Bytecode: {len(compiled)} modules")
     return compiled
 

@@ -16,6 +16,7 @@ import click
 from lambda_dbconn.cli.local_proxy.backend import PASSWORD, private_server, running_server
 from lambda_dbconn.cli.local_proxy.certificates import certificates_in
 from lambda_dbconn.cli.local_proxy.environment import ClientEnvironment
+from lambda_dbconn.cli.progress import step
 from lambda_dbconn.testing.rds_proxy import AwsKey, LocalRdsProxy
 from lambda_dbconn.testing.servers import LocalServer, ServerUnavailableError
 from lambda_dbconn.testing.servers.process import make_temporary_directory, remove_temporary_directory
@@ -158,9 +159,9 @@ def _backend(order: Order, certificates: Certificates, stack: ExitStack) -> tupl
         assert order.backend_url is not None  # noqa: S101 - one of the two is given
         return running_server(order.backend_url)
     server = private_server(order.engine, certificates)
-    click.echo(f"Starting a private {server.version()} ...", err=True)
     try:
-        stack.enter_context(server)
+        with step(f"Starting a private {server.version()}"):
+            stack.enter_context(server)
     except ServerUnavailableError as error:
         first, *rest = str(error).splitlines()
         raise click.ClickException(" ".join([first, *rest[-1:]])) from error
