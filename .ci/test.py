@@ -22,7 +22,8 @@ def main(arguments):
         os.environ["LAMBDA_DBCONN_REQUIRE_BROWSER"] = "1"
     # The newest Python has the most to do, and so begins first.
     newest_first = ["py%d%d" % version for version in sorted(pythons, reverse=True)]
-    environments = newest_first[:1] + ["lint", "typing", "docs", "infrastructure", "package", "oldest"] + newest_first[1:]
+    others = ["lint", "typing", "docs", "infrastructure", "package", "oldest"]
+    environments = newest_first[:1] + others + newest_first[1:]
     # Two at a time: the tests wait for servers more than they compute. Each one's output is shown when it ends.
     command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "2", "--parallel-no-spinner"]
     command += ["-e", ",".join(environments)] + (["--discover", *pythons.values()] if pythons else [])
