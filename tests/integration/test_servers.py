@@ -277,3 +277,16 @@ def test_root_without_user_namespaces_starts_servers_as_nobody(
             server.restart()
     finally:
         server_process._identity.cache_clear()
+
+
+def test_a_preparing_program_ends_with_whoever_waits_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[server_process.ServerProcess] = []
+
+    def interrupted(process: server_process.ServerProcess, **_options: float) -> int:
+        started.append(process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server_process.ServerProcess, "finish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        server_process.run_to_end(["sleep", "600"], directory=tmp_path, log_path=tmp_path / "log", timeout_s=600)
+    assert started[0].pid not in living_processes()

@@ -23,6 +23,8 @@ from lambda_dbconn.testing.servers import LocalPostgres, ServerUnavailableError
 from tests.support.canary import CANARY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from click.testing import Result
 
 NAME = "local.proxy-cexample0000.us-east-1.rds.amazonaws.com"
@@ -156,15 +158,31 @@ def test_a_secret_proxy_before_a_server_without_a_password_would_let_nobody_in(m
 # --- the end
 
 
+@pytest.fixture
+def handlers() -> Iterator[dict[signal.Signals, object]]:
+    """Those of the signals that end it; put back after the test."""
+    before = {number: signal.getsignal(number) for number in serving._ENDING_SIGNALS}
+    yield dict(before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_ends_it_and_the_next_does_not_disturb_the_end(number: signal.Signals) -> None:
-    before = [signal.getsignal(other) for other in serving._ENDING_SIGNALS]
+@pytest.mark.usefixtures("handlers")
+def test_the_first_signal_ends_it_and_none_disturbs_the_end(number: signal.Signals) -> None:
     with serving._signals_as_keyboard_interrupt():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
         for other in serving._ENDING_SIGNALS:
             signal.raise_signal(other)
-    assert [signal.getsignal(other) for other in serving._ENDING_SIGNALS] == before
+    for other in serving._ENDING_SIGNALS:
+        signal.raise_signal(other)
+
+
+def test_without_a_signal_everything_is_as_it_was(handlers: dict[signal.Signals, object]) -> None:
+    with serving._signals_as_keyboard_interrupt():
+        pass
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
 def test_a_signal_that_the_parent_has_ignored_stays_so() -> None:

@@ -109,7 +109,10 @@ def summary(stats: Stats) -> str:
 
 @contextmanager
 def _signals_as_keyboard_interrupt() -> Iterator[None]:
-    """Let the first of the ending signals be a KeyboardInterrupt, and those after it nothing: it is being obeyed."""
+    """Let the first of the ending signals be a KeyboardInterrupt, and those after it nothing: it is being obeyed.
+
+    After a signal that stays so: the process is about to end, and what it has cleaned up by then is not all.
+    """
     is_ending = False
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -127,8 +130,9 @@ def _signals_as_keyboard_interrupt() -> Iterator[None]:
             signal.signal(number, interrupt)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not is_ending:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _key(order: Order) -> AwsKey | None:

@@ -156,7 +156,10 @@ def make_temporary_directory() -> Path:
 def remove_temporary_directory(directory: Path) -> None:
     """Remove a directory that `make_temporary_directory` made."""
     shutil.rmtree(directory, ignore_errors=True)
-    _reaper_pipe.tell("removed", directory)
+    if (
+        not directory.exists()
+    ):  # or a process that has just been interrupted still writes there: then it is the reaper's
+        _reaper_pipe.tell("removed", directory)
 
 
 class ServerProcess:
@@ -255,7 +258,11 @@ def run_to_end(
 ) -> None:
     """Run a preparing program; raise `ServerUnavailableError` with its last words when it fails."""
     process = ServerProcess(command, directory=directory, log_path=log_path, input_path=input_path)
-    status = process.finish(timeout_s=timeout_s)
+    try:
+        status = process.finish(timeout_s=timeout_s)
+    except BaseException:  # a Ctrl-C: its directory is about to be removed
+        process.kill()
+        raise
     if status != 0:
         raise ServerUnavailableError(
             f"{command[0]} failed with status {status} (it had {timeout_s:g} s):\n{process.log_tail()}"
