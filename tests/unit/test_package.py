@@ -15,7 +15,17 @@ PACKAGE = Path(lambda_dbconn.__file__).parent
 TESTS = Path(__file__).parent
 
 # What is about more than one module.
-CROSSING = {"canary", "docs", "docs_sums", "package", "state_machine", "supported_versions", "version", "workflows"}
+CROSSING = {
+    "canary",
+    "docs",
+    "docs_snippets",
+    "docs_sums",
+    "package",
+    "state_machine",
+    "supported_versions",
+    "version",
+    "workflows",
+}
 
 
 def public(module: types.ModuleType) -> set[str]:
