@@ -17,15 +17,14 @@ def main(arguments):
     if subprocess.call([sys.executable, "-m", "tests.support.emulator"]) != 0:
         print("The Lambda Runtime Interface Emulator, from PyPI, could not be had: its tests will be skipped.")
     os.environ["LAMBDA_DBCONN_EMULATOR_CACHE"] = os.path.abspath(os.path.join(".cache", "emulator"))
-    os.environ["LAMBDA_DBCONN_ONCE_ON"] = "%d.%d" % max(pythons) if pythons else ""
     if has_browser_package():
         os.environ["LAMBDA_DBCONN_REQUIRE_BROWSER"] = "1"
-    # The newest Python has the most to do, and so begins first.
-    newest_first = ["py%d%d" % version for version in sorted(pythons, reverse=True)]
-    others = ["lint", "typing", "docs", "infrastructure", "package", "oldest"]
-    environments = newest_first[:1] + others + newest_first[1:]
-    # Two at a time: the tests wait for servers more than they compute. Each one's output is shown when it ends.
-    command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "2", "--parallel-no-spinner"]
+    # What takes longest begins first.
+    environments = ["once"] + ["py%d%d" % version for version in sorted(pythons, reverse=True)]
+    environments += ["oldest", "docs", "infrastructure", "package", "typing", "lint"]
+    # More of them than there are processors, as the tests wait for servers half of the time. Each one's output is shown
+    # when it ends.
+    command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "3", "--parallel-no-spinner"]
     command += ["-e", ",".join(environments)] + (["--discover", *pythons.values()] if pythons else [])
     return subprocess.call(command + (["--", *arguments] if arguments else []))
 

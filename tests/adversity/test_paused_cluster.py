@@ -15,6 +15,8 @@ from tests.support.database import deed, do, in_background
 if TYPE_CHECKING:
     from tests.support.database import Database
 
+pytestmark = pytest.mark.once
+
 ALLOWANCE_S = 60.0  # more than any of these tests needs
 
 

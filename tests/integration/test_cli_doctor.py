@@ -15,6 +15,8 @@ from tests.support.local_proxy import clean_environment
 if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalPostgres, LocalServer
 
+pytestmark = pytest.mark.once
+
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -23,6 +23,8 @@ from tests.support.rds_proxy import DRIVER_ERRORS
 if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalPostgres, LocalServer
 
+pytestmark = pytest.mark.once
+
 ENGINES = {"LocalPostgres": "postgresql", "LocalMariaDB": "mysql"}
 PIN = "CREATE TEMPORARY TABLE scratch (number int)"
 PINNED = "The client session was pinned to the database connection"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 HOOKS = Path(__file__).parents[2] / ".pre-commit-hooks.yaml"
 # What is installed here stands for what pre-commit would install from PyPI.
 CONFIG = """

@@ -16,6 +16,8 @@ from lambda_dbconn import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.once
+
 REGION = "us-east-1"
 PASSWORD = "the-users-password"
 ENGINES = {"postgresql": ("aurora-postgresql", 5432), "mysql": ("aurora-mysql", 3306)}

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalServer
     from tests.support.pgbouncer import LocalPgBouncer
 
+pytestmark = pytest.mark.once
+
 NAMES = [
     *("settings", "endpoint", "dns", "tcp", "tls", "credentials", "login", "proxy", "server", "role", "pinning"),
     "round_trip",

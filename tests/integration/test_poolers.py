@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.certificates import Certificates
     from lambda_dbconn.testing.servers import LocalPostgres
 
+pytestmark = pytest.mark.once
+
 
 @contextmanager
 def behind_a_pooler(backend: LocalPostgres, certificates: Certificates, **options: int) -> Iterator[Database]:

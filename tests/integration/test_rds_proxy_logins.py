@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres, LocalServer
 
+pytestmark = pytest.mark.once
+
 # Made by botocore 1.44.5.
 BOTOCORE_TOKEN = (
     "Local.proxy-example.us-east-1.rds.amazonaws.com:5432/?Action=connect&DBUser=lambda%20user%40x"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.testing.servers import LocalPostgres, LocalServer
 
+pytestmark = pytest.mark.once
+
 CUT_OFF = (
     r"terminating connection due to administrator|closed unexpectedly|closed the connection|Lost connection|gone away"
 )

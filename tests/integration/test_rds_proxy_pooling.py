@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.rds_proxy import LocalRdsProxy
     from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres, LocalServer
 
+pytestmark = pytest.mark.once
+
 BORROW_TIMEOUT = {
     "postgresql": "Timed-out waiting to acquire database connection.",
     "mysql": "Timed-out waiting to acquire database connection",

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.rds_proxy import LocalRdsProxy
     from lambda_dbconn.testing.servers import LocalServer
 
+pytestmark = pytest.mark.once
+
 # What each refusal of the stand-in means: the error, and whether a later try may do.
 MEANINGS: dict[str, dict[str, tuple[type[LambdaDbConnError], bool]]] = {
     "postgresql": {

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.testing.servers import LocalServer
 
+pytestmark = pytest.mark.once
+
 ROUNDS = 3
 
 

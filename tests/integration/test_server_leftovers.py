@@ -18,7 +18,10 @@ from tests.support.leftovers import processes_that_mention, read_proc
 if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalServer
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc to look at")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc to look at"),
+]
 
 REPOSITORY = Path(__file__).parents[2]
 

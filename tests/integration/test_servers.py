@@ -31,6 +31,8 @@ from tests.support.clients import REFUSED, connect, is_encrypted, query, wait_un
 if TYPE_CHECKING:
     from lambda_dbconn.testing.certificates import Certificates
 
+pytestmark = pytest.mark.once
+
 
 def test_a_client_gets_in_over_verified_tls(server: LocalServer) -> None:
     with closing(connect(server)) as connection:

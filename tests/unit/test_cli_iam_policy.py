@@ -170,6 +170,7 @@ def lint(path: Path, document: dict[str, Any]) -> list[str]:
     return [str(match) for match in lint_file(path)]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("case", CASES)
 def test_the_policy_is_one_that_a_linter_of_policies_accepts(case: str, tmp_path: Path) -> None:
     environ, arguments = CASES[case]
@@ -211,6 +212,7 @@ def test_the_sam_snippet_is_the_policy(case: str) -> None:
     assert ("Parameters" in template) == ("${DatabaseResourceId}" in text)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("case", CASES)
 def test_the_sam_snippet_is_one_that_cfn_lint_accepts(case: str, tmp_path: Path) -> None:
     from cfnlint.api import lint_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lambda_dbconn.testing.certificates import Certificates
-
-pytestmark = pytest.mark.once
 
 PAGE = DOCS / "explanation" / "comparison.md"
 ROOT = Path(__file__).parents[2]
@@ -43,6 +42,9 @@ def documented() -> str:
     return PAGE.read_text(encoding="utf-8").partition("<!-- trials -->\n")[2].partition("<!-- end -->")[0].strip()
 
 
+@pytest.mark.skipif(
+    "LAMBDA_DBCONN_TRIES_PEERS" not in os.environ, reason="takes minutes, and packages of others: `tox -e peers`"
+)
 @pytest.mark.timeout(600)
 def test_each_peer_does_what_the_page_says(trials: Trials) -> None:
     assert table(trials) == documented(), "run: python -m benchmarks.peers"
