@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.assembly import Assembly
-from lambda_dbconn.drivers import load_async_driver
+from lambda_dbconn.drivers import load_async_driver, load_driver
 from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.lease import Attempts
 from lambda_dbconn.steps import carry_out_async
-from lambda_dbconn.threads import begin, in_thread_unless_cancelled
+from lambda_dbconn.threads import begin, in_thread, in_thread_unless_cancelled
 from lambda_dbconn.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.connector import Connector
     from lambda_dbconn.deadline import Deadline, InvocationContext
+    from lambda_dbconn.doctor import Diagnosis
     from lambda_dbconn.drivers.driver import Driver
     from lambda_dbconn.lease import Slot
     from lambda_dbconn.lender import Lender
@@ -118,6 +120,16 @@ class AsyncConnectionManager(Assembly[C]):
     async def close(self) -> None:
         """Close what is idle now, and what is lent when it comes back. The next loan opens anew."""
         self._close()
+
+    async def doctor(self, context: InvocationContext | float | Deadline | None = None) -> Diagnosis:
+        """Find out what is wrong between here and the server, as `ConnectionManager.doctor`; in a thread."""
+        from lambda_dbconn.doctor import examine  # who is well does without
+
+        driver: Driver[Any] = load_driver(self.settings.engine)
+        credentials, clock = self._credentials, self._clock
+        return await in_thread(
+            partial(examine, self.settings, context=context, credentials=credentials, driver=driver, clock=clock)
+        )
 
 
 class AsyncLoan(Generic[C]):

@@ -224,3 +224,20 @@ def test_a_second_borrow_in_the_same_task_is_an_error_and_harms_nothing(database
 
     asyncio.run(twice())
     assert database.count(name) == 1
+
+
+# --- the doctor
+
+
+def test_the_doctor_goes_the_whole_way_beside_the_cached_connection(database: Database) -> None:
+    db = manager(database)
+    first = session(db)
+    diagnosis = asyncio.run(db.doctor())
+    assert diagnosis.is_well, str(diagnosis)
+    assert session(db) == first
+
+
+def test_the_doctor_says_which_step_fails_and_raises_nothing(database: Database) -> None:
+    db = manager(database, name="no_such_database")
+    diagnosis = asyncio.run(db.doctor())
+    assert [step.name for step in diagnosis.steps if step.status == "failed"] == ["login"]
