@@ -14,7 +14,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from benchmarks.cold import _BY_HAND, _BY_LIBRARY, _compile, _process
+from benchmarks.cold import _BY_HAND, _BY_LIBRARY, _compile, _process, undisturbed
 from benchmarks.subjects import running
 from lambda_dbconn import Secret
 from lambda_dbconn.credentials.aws_keys import AwsKeys
@@ -44,7 +44,7 @@ _AT_THE_MOMENT = f"import time\ntime.time = lambda: {_MOMENT_S}\n"
 
 
 def measure(engine: str, *, runs: int = 21) -> str:
-    """Return lines of results for an engine: medians of alternating processes, bytecode compiled first."""
+    """Return lines of results for an engine: lower quartiles of alternating processes, bytecode compiled first."""
     _compile()
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # moto's server logs every request
     with ExitStack() as stack:
@@ -72,7 +72,7 @@ def _compare(
     engine: str, bare: Mapping[str, str], paths: Mapping[str, tuple[str, Mapping[str, str]]], runs: int
 ) -> str:
     hand: list[float] = []
-    added: dict[str, list[float]] = {name: [] for name in paths}
+    taken: dict[str, list[float]] = {name: [] for name in paths}
     for run in range(runs + 1):
         hand_ms = _process(_BY_HAND[engine], bare)[0]
         elapsed_ms = {name: _process(code, environ)[0] for name, (code, environ) in paths.items()}
@@ -80,12 +80,12 @@ def _compare(
             continue  # what is read from disk the first time
         hand.append(hand_ms)
         for name, value in elapsed_ms.items():
-            added[name].append(value - hand_ms)
-    bare_ms = statistics.median(hand)
+            taken[name].append(value)
+    bare_ms = undisturbed(hand)
     return "\n".join(
-        f"{engine:<11}{name:<18}bare {bare_ms:6.1f} ms   added {statistics.median(values):5.1f} ms   "
-        f"ratio {1 + statistics.median(values) / bare_ms:.3f} (target {TARGET})"
-        for name, values in added.items()
+        f"{engine:<11}{name:<18}bare {bare_ms:6.1f} ms   added {undisturbed(values) - bare_ms:5.1f} ms   "
+        f"ratio {undisturbed(values) / bare_ms:.3f} (target {TARGET})"
+        for name, values in taken.items()
     )
 
 
