@@ -17,14 +17,16 @@ def main(arguments):
     if subprocess.call([sys.executable, "-m", "tests.support.emulator"]) != 0:
         print("The Lambda Runtime Interface Emulator, from PyPI, could not be had: its tests will be skipped.")
     os.environ["LAMBDA_DBCONN_EMULATOR_CACHE"] = os.path.abspath(os.path.join(".cache", "emulator"))
+    if pythons:
+        os.environ["LAMBDA_DBCONN_NEWEST"] = pythons[max(pythons)]
     if has_browser_package():
         os.environ["LAMBDA_DBCONN_REQUIRE_BROWSER"] = "1"
     # What takes longest begins first.
     environments = ["once"] + ["py%d%d" % version for version in sorted(pythons, reverse=True)]
-    environments += ["oldest", "docs", "infrastructure", "package", "typing", "lint"]
+    environments += ["oldest", "docs", "infrastructure", "package", "durable", "typing", "lint"]
     # More of them than there are processors, as the tests wait for servers half of the time. Each one's output is shown
     # when it ends.
-    command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "3", "--parallel-no-spinner"]
+    command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "4", "--parallel-no-spinner"]
     command += ["-e", ",".join(environments)] + (["--discover", *pythons.values()] if pythons else [])
     return subprocess.call(command + (["--", *arguments] if arguments else []))
 

@@ -11,7 +11,7 @@ from lambda_dbconn.drivers import load_async_driver, load_driver
 from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.lease import Attempts
 from lambda_dbconn.steps import carry_out_async
-from lambda_dbconn.threads import begin, in_thread, in_thread_unless_cancelled
+from lambda_dbconn.threads import begin, in_thread_unless_cancelled
 from lambda_dbconn.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -127,9 +127,10 @@ class AsyncConnectionManager(Assembly[C]):
 
         driver: Driver[Any] = load_driver(self.settings.engine)
         credentials, clock = self._credentials, self._clock
-        return await in_thread(
-            partial(examine, self.settings, context=context, credentials=credentials, driver=driver, clock=clock)
+        examination = partial(
+            examine, self.settings, context=context, credentials=credentials, driver=driver, clock=clock
         )
+        return await in_thread_unless_cancelled(examination, undo=lambda _: None)  # it closes what it opens
 
 
 class AsyncLoan(Generic[C]):

@@ -99,7 +99,7 @@ class Cutoff:
     """When a lent connection's waits must end, and what is done about one that would not.
 
     Args:
-        ends_at: By the course's clock; for drivers that is the system's monotonic clock.
+        ends_at: By the course's clock.
         course: The endpoint's.
     """
 

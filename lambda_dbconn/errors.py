@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=BaseException)
 
+BORROW_TIMEOUT_REMEDY = (
+    "Raise MaxConnectionsPercent or look for pinned sessions and long transactions that hold connections."
+)
+
 
 class LambdaDbConnError(Exception):
     """The root of the tree.

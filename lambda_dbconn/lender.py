@@ -124,11 +124,16 @@ class Lender(Generic[C]):
             self._take_back(slot)
             return None
         upkeep = self._upkeep
-        limit_s = CLEANING_LIMIT_S if slot.cutoff is None else upkeep.lift_limit(slot, slot.cutoff)
-        failure = _OTHER
-        if error is not None:  # before the state is asked for, which puts right what the error may have come from
-            failure = upkeep.failure_of_loan(slot, error, is_read_only=is_read_only)
-        state = upkeep.state(slot, limit_s)
+        try:
+            limit_s = CLEANING_LIMIT_S if slot.cutoff is None else upkeep.lift_limit(slot, slot.cutoff)
+            failure = _OTHER
+            if error is not None:  # before the state is asked for, which puts right what the error may have come from
+                failure = upkeep.failure_of_loan(slot, error, is_read_only=is_read_only)
+            state = upkeep.state(slot, limit_s)
+        except BaseException:  # interrupted: a slot that is not taken back would be lent for good
+            slot.doom = slot.doom or "unclean"
+            self._take_back(slot)
+            raise
         if state is _CLEAN and error is None and not slot.is_touched and slot.doom is None:
             slot.returned(self._monotonic(), self._wall())
             del self._lent[slot.holder]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import (
+    BORROW_TIMEOUT_REMEDY,
     AuthenticationError,
     ConfigurationError,
     ConnectError,
@@ -31,9 +32,6 @@ _IAM = (
 _REGISTER = "Register a secret for this user with the proxy, and check that its password is the database's."
 _AUTH_MODE = "Set AUTH to what the proxy is configured for."
 _CAPACITY = "Raise the proxy's or server's limit, or lower the function's concurrency."
-BORROW_TIMEOUT_REMEDY = (
-    "Raise MaxConnectionsPercent or look for pinned sessions and long transactions that hold connections."
-)
 _STARTING = "Wait: the server is starting, stopping or failing over."
 _PROXY_FAULT = "Look in the proxy's own log, with enhanced logging switched on, for what went wrong inside it."
 _NO_WRITER = "Use the primary cluster's proxy: a secondary cluster of a global database takes no writes."

@@ -51,4 +51,4 @@ def misspelt(unknown: Iterable[str], prefix: str, fields: tuple[str, ...]) -> di
 def _warn(message: str) -> None:
     import warnings
 
-    warnings.warn(message, LambdaDbConnWarning, stacklevel=4)
+    warnings.warn(message, LambdaDbConnWarning, stacklevel=5)

@@ -12,7 +12,7 @@ from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.clock import jitter
 from lambda_dbconn.deadline import Course, Cutoff, Deadline
 from lambda_dbconn.drivers import Failure, SessionState
-from lambda_dbconn.errors import CommitUnknownError, ConnectError
+from lambda_dbconn.errors import BORROW_TIMEOUT_REMEDY, CommitUnknownError, ConnectError
 from lambda_dbconn.events import ConnectionClosed, ConnectionOpened, ConnectionReplaced, ConnectionReused, PingFailed
 from lambda_dbconn.leftovers import Leftovers
 from lambda_dbconn.liveness import PING_LIMIT_S, Limits, has_hung_up, judge
@@ -248,7 +248,10 @@ class Upkeep(Generic[C]):
         for _ in range(10):  # chains are short; a circular one must not hold us
             if cause is None:
                 break
-            found = self._driver.failure(slot.connection, cause)
+            try:
+                found = self._driver.failure(slot.connection, cause)
+            except Exception:  # noqa: BLE001 - no file descriptor is left for an import, say: what is not known is not kept
+                found = Failure.LOST
             if found is not Failure.OTHER:
                 return found, cause
             cause = cause.__cause__ or cause.__context__
@@ -283,8 +286,6 @@ class Upkeep(Generic[C]):
         """
         failure, cause = self._found(slot, error)
         if failure is Failure.BUSY:
-            from lambda_dbconn.proxy_messages import BORROW_TIMEOUT_REMEDY
-
             _add_note(cause, BORROW_TIMEOUT_REMEDY)
         elif failure is Failure.READ_ONLY and self._settings.is_read_only:
             _add_note(cause, _FOR_READING)

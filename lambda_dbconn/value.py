@@ -23,6 +23,10 @@ else:
                     member.name, member.value = name, value
                     setattr(cls, name, member)
 
+        def __reduce__(self):
+            """Be itself when it is copied or pickled."""
+            return getattr, (type(self), self.name)
+
         def __repr__(self):
             return f"<{type(self).__name__}.{self.name}: {self.value!r}>"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING
-from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.errors import ConfigurationError, ConnectError
 from lambda_dbconn.settings import environment
 from lambda_dbconn.value import Choice
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lambda_dbconn.drivers.driver import Driver
+    from lambda_dbconn.errors import LambdaDbConnError
 
 _LONGEST_APPLICATION_NAME = 63  # bytes: PostgreSQL cuts off what is beyond
 _ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
@@ -73,6 +74,15 @@ def _missing(engine: str, exc: ImportError) -> ConfigurationError:
         f"the engine is {engine}, but its driver cannot be imported ({exc})",
         remedy=f"Install lambda-dbconn[{engine}], which brings {package}, into the function or its layer.",
     )
+
+
+def connect_error(engine: str, where: str, text: str, *, number: int = 0, is_token: bool = False) -> LambdaDbConnError:
+    """Say what a failure to connect means, as `proxy_messages` does, which the happy path does not import."""
+    try:
+        from lambda_dbconn import proxy_messages
+    except OSError:  # no file descriptor is left, which may be why it failed at all
+        return ConnectError(f"no connection to {where}: {text}", retryable=True)
+    return proxy_messages.connect_error(engine, where, text, number=number, is_token=is_token)
 
 
 def checked_isolation(isolation: str | None) -> str | None:

@@ -19,7 +19,14 @@ import pymysql
 from pymysql.constants import SERVER_STATUS
 
 from lambda_dbconn._typing import TYPE_CHECKING
-from lambda_dbconn.drivers import Failure, SessionState, addresses, application_name, checked_isolation
+from lambda_dbconn.drivers import (
+    Failure,
+    SessionState,
+    addresses,
+    application_name,
+    checked_isolation,
+    connect_error,
+)
 from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext, WatchedConnection, limit
 from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError, without_frames
 from lambda_dbconn.tls import load_authorities
@@ -242,8 +249,6 @@ def _meaning(exc: Exception, where: str, *, is_token: bool) -> LambdaDbConnError
     """Say what PyMySQL's failure to connect means: by the server's number and words, if there are any."""
     number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
     text = str(exc.args[1]) if number and len(exc.args) > 1 else str(exc)
-    from lambda_dbconn.proxy_messages import connect_error  # the happy path does without
-
     return connect_error("mysql", where, text, number=number, is_token=is_token)
 
 

@@ -161,7 +161,7 @@ class Connection(_Base):
         sock = self._sock
         if cutoff is not None:
             if sock is not None:
-                limit(sock, cutoff.ends_at)
+                limit(sock, time.monotonic() + cutoff.left_s())  # the cutoff's clock may be another one
         elif type(sock) in _UNLIMITED:
             sock.ends_at = _NEVER  # type: ignore[union-attr] # it is one of these
 

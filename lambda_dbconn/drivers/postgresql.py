@@ -19,7 +19,15 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
-from lambda_dbconn.drivers import Failure, SessionState, addresses, application_name, checked_isolation, watching
+from lambda_dbconn.drivers import (
+    Failure,
+    SessionState,
+    addresses,
+    application_name,
+    checked_isolation,
+    connect_error,
+    watching,
+)
 from lambda_dbconn.drivers.postgresql_connection import WatchedConnection, limit
 from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
 
@@ -280,8 +288,6 @@ def _finish_connecting(pgconn: pq.abc.PGconn, where: str, timeout_s: float) -> N
             if not _wait(pgconn.socket, wanted, ends_at):
                 raise ConnectTimeoutError(f"no answer from {where} within {timeout_s:.2f} s")
         if status == pq.PollingStatus.FAILED:
-            from lambda_dbconn.proxy_messages import connect_error  # the happy path does without
-
             raise connect_error("postgresql", where, pgconn.get_error_message())
     except BaseException:
         pgconn.finish()

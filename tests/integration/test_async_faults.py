@@ -16,6 +16,7 @@ from lambda_dbconn import (
     DeadlineExceededError,
     Secret,
     Settings,
+    connector,
 )
 from lambda_dbconn.events import ConnectionClosed
 from lambda_dbconn.testing.certificates import Certificates
@@ -116,7 +117,10 @@ def test_a_task_cancelled_while_a_connection_is_opened_leaves_none(database: Dat
     database.relay.wait_for_connections(0)
 
 
-def test_a_task_cancelled_while_its_connection_is_pinged_leaves_none(database: Database) -> None:
+def test_a_task_cancelled_while_its_connection_is_pinged_leaves_none(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connector, "INTERRUPT_LIMIT_S", 0.1)  # it cannot be told, and that would be waited for
     db = manager(database)
     first = session(db)
     database.clock.advance(60)
@@ -196,7 +200,10 @@ def test_a_statement_that_takes_too_long_is_cut_short_and_stopped(
     assert session(db, context=LIMIT_S) > 0
 
 
-def test_a_commit_without_an_answer_is_unknown_and_is_not_waited_for(database: Database) -> None:
+def test_a_commit_without_an_answer_is_unknown_and_is_not_waited_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connector, "INTERRUPT_LIMIT_S", 0.1)  # it cannot be told, and that would be waited for
     db, name = manager(database, reserve_s=0.5), deed()
 
     async def work() -> None:

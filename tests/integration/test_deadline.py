@@ -10,7 +10,7 @@ import psycopg
 import pymysql
 import pytest
 
-from lambda_dbconn import CommitUnknownError, DeadlineExceededError
+from lambda_dbconn import CommitUnknownError, DeadlineExceededError, connector
 from lambda_dbconn.events import ConnectionClosed
 from tests.support.clients import wait_until
 from tests.support.database import LIMIT_S, database_of, deed, do, fetch, touch
@@ -186,7 +186,10 @@ def test_an_answer_that_never_stops_coming_is_cut_short_all_the_same(database: D
         fetch(connection, f"SELECT repeat('x', 20000), {sleep_} FROM {numbers}")
 
 
-def test_a_commit_without_an_answer_is_unknown_and_is_not_waited_for(database: Database) -> None:
+def test_a_commit_without_an_answer_is_unknown_and_is_not_waited_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connector, "INTERRUPT_LIMIT_S", 0.1)  # it cannot be told, and that would be waited for
     name = deed()
     db = database.manager(reserve_s=RESERVE_S)
     with pytest.raises(CommitUnknownError) as caught, db.transaction(TIME_S) as connection:  # noqa: PT012

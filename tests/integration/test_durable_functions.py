@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
+import os
 import re
 import warnings
 from contextlib import closing
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.testing.servers import LocalPostgres
 
-sdk = pytest.importorskip("aws_durable_execution_sdk_python", reason="the dependency group `durable` is not installed")
-runners = pytest.importorskip(
-    "aws_durable_execution_sdk_python_testing.runner", reason="the dependency group `durable` is not installed"
-)
+if "LAMBDA_DBCONN_REQUIRE_DURABLE" not in os.environ:
+    for name in ("aws_durable_execution_sdk_python", "aws_durable_execution_sdk_python_testing"):
+        pytest.importorskip(name, reason="the dependency group `durable` is not installed: `tox -e durable` has it")
+sdk = importlib.import_module("aws_durable_execution_sdk_python")
+runners = importlib.import_module("aws_durable_execution_sdk_python_testing.runner")
 
 _PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "durable-functions.md"
 

@@ -20,8 +20,8 @@ from lambda_dbconn import (
     TlsError,
 )
 from lambda_dbconn.backoff import CREDIT
+from lambda_dbconn.errors import BORROW_TIMEOUT_REMEDY
 from lambda_dbconn.events import ConnectFailed, ConnectionOpened
-from lambda_dbconn.proxy_messages import BORROW_TIMEOUT_REMEDY
 from lambda_dbconn.testing.fakes import RecordingObserver
 from lambda_dbconn.testing.rds_proxy import texts
 from tests.support.database import ShiftedClock

@@ -1,7 +1,5 @@
 """The local RDS Proxy beside poolers that others wrote: PgBouncer in transaction mode, and MySQL Router.
 
-pytestmark = pytest.mark.once
-
 A scenario is driven through the stand-in and through the other pooler, and says what it saw: that must be the same.
 Where the two differ by design, the test says what each does, and which document says so:
 
@@ -34,6 +32,8 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalPostgres, LocalServer
     from tests.support.mysql import LocalMySQL
     from tests.support.poolers import Pooler
+
+pytestmark = pytest.mark.once
 
 _SETTINGS = "SQL changed session settings that the proxy doesn't track."
 _PREPARED = "Running a prepared statement."

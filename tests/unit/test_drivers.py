@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambda_dbconn import ConfigurationError
-from lambda_dbconn.drivers import application_name, checked_isolation, load_driver
+from lambda_dbconn import AuthenticationError, ConfigurationError, ConnectError
+from lambda_dbconn.drivers import application_name, checked_isolation, connect_error, load_driver
 
 LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 
@@ -68,3 +70,28 @@ def test_the_server_knows_us_by_the_functions_name_and_version(
             monkeypatch.setenv(variable, value)
     assert application_name() == name
     assert len(name) <= 63
+
+
+# --- what a failure to connect means
+
+
+def test_what_was_said_is_looked_up_and_without_a_descriptor_for_that_still_a_connect_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "FATAL:  password authentication failed for user"
+    assert isinstance(connect_error("postgresql", "db:5432", said), AuthenticationError)
+
+    monkeypatch.delattr("lambda_dbconn.proxy_messages")
+    monkeypatch.delitem(sys.modules, "lambda_dbconn.proxy_messages")
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    monkeypatch.setattr(sys, "meta_path", [NoDescriptor()])
+    error = connect_error("postgresql", "db:5432", said)
+    assert type(error) is ConnectError
+    assert error.retryable
+
+
+class NoDescriptor:
+    """Stands for the import system in a process that can open no file any more."""
+
+    def find_spec(self, *_arguments: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

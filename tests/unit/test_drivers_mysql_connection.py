@@ -12,7 +12,7 @@ from lambda_dbconn.deadline import Course, Cutoff
 from lambda_dbconn.drivers.mysql_connection import Connection, Socket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Ends:
@@ -24,9 +24,9 @@ class Ends:
         self.connection = Connection(defer_connect=True)
         self.connection._sock = self.sock
 
-    def cut_off(self, left_s: float | None) -> None:
-        course = Course(where="here", monotonic=time.monotonic, interrupt=lambda _: None)
-        self.connection.cut_off(None if left_s is None else Cutoff(time.monotonic() + left_s, course))
+    def cut_off(self, left_s: float | None, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        course = Course(where="here", monotonic=monotonic, interrupt=lambda _: None)
+        self.connection.cut_off(None if left_s is None else Cutoff(monotonic() + left_s, course))
 
     def receive(self) -> int:
         return self.sock.recv_into(bytearray(1))
@@ -85,3 +85,11 @@ def test_a_connection_without_a_socket_takes_any_limit(ends: Ends) -> None:
     ends.cut_off(1.0)
     ends.cut_off(None)
     assert ends.connection.cutoff is None
+
+
+@pytest.mark.parametrize("moment", [0.0, 1e9])
+def test_the_managers_clock_may_be_another_one(ends: Ends, moment: float) -> None:
+    ends.server.sendall(b"x")
+    ends.cut_off(60.0, monotonic=lambda: moment)
+    assert ends.receive() == 1
+    assert 59 < (ends.sock.gettimeout() or 0) <= 60

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn import TransactionLeftOpenError
-from lambda_dbconn.drivers import Failure
+from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.events import ConnectionClosed, ConnectionReplaced, TransactionRolledBack
-from lambda_dbconn.testing.fakes import FakeError
+from lambda_dbconn.testing.fakes import FakeDriver, FakeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,3 +211,31 @@ def test_a_long_use_after_a_freeze_does_not_extend_the_lifetime(make: MakeManage
     clock.advance(1)
     with db.connection() as second:
         assert second is not first
+
+
+def test_an_error_that_cannot_be_judged_is_the_callers_own_and_costs_the_connection(
+    db: Manager, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptor(_driver: object, _connection: object, _error: object) -> Failure:
+        raise OSError("too many open files")  # for an import
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeDriver, "failure", no_descriptor)
+        with pytest.raises(ZeroDivisionError):
+            borrow(db, error=ZeroDivisionError())
+    assert db.stats().lent_now == 0
+    with db.connection() as again:
+        assert again.number == 2
+
+
+def test_a_slot_comes_back_however_its_return_is_interrupted(db: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> SessionState:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeDriver, "state", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            borrow(db)
+    assert db.stats().lent_now == 0
+    with db.connection() as again:
+        assert again.number == 2

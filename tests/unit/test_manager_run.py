@@ -8,7 +8,7 @@ import pytest
 from lambda_dbconn import CommitUnknownError, ConfigurationError, ConnectError, TransactionAbortedError
 from lambda_dbconn.backoff import CREDIT, EARNED_PER_S, LONGEST_S
 from lambda_dbconn.drivers import Failure
-from lambda_dbconn.proxy_messages import BORROW_TIMEOUT_REMEDY
+from lambda_dbconn.errors import BORROW_TIMEOUT_REMEDY
 from lambda_dbconn.testing.fakes import FakeContext, FakeError
 
 if TYPE_CHECKING:

@@ -261,6 +261,7 @@ def test_a_likely_misspelling_is_named_in_a_warning_without_its_value(name: str,
     ) as told:
         Settings.from_env(environ={**GOOD, name: CANARY})
     assert CANARY not in str([warning.message for warning in told])
+    assert told[0].filename == __file__  # where the settings were asked for
 
 
 def test_a_missing_variable_names_the_misspelling_that_was_found() -> None:

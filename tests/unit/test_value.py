@@ -150,3 +150,8 @@ def test_a_choice_is_of_its_class_and_says_which_it_is() -> None:
     assert isinstance(Colour.RED, Colour)
     assert (Colour.RED.name, Colour.RED.value) == ("RED", "as a rose")
     assert repr(Colour.RED) == "<Colour.RED: 'as a rose'>"
+
+
+def test_a_choice_that_is_copied_or_pickled_is_itself() -> None:
+    copies = [copy.copy(Colour.RED), copy.deepcopy(Colour.RED), pickle.loads(pickle.dumps(Colour.RED))]
+    assert all(each is Colour.RED for each in copies)

@@ -83,10 +83,12 @@ def _bundled(wheel: Wheel, contents: Contents) -> Iterator[Component]:
     """Return the libraries that a wheel's own bill names."""
     folder = f"/{wheel.name.replace('-', '_')}-{wheel.version}.dist-info/sboms/"
     for name, content in contents.items():
-        if folder not in name or not name.endswith(".cdx.json"):
+        if folder not in name or not name.endswith((".cdx.json", ".cyclonedx.json")):
             continue
         for each in json.loads(content).get("components", []):
-            purl = PackageURL.from_string(each["purl"])
-            if purl.type != "pypi":  # auditwheel lists the wheel itself as well
+            # Neither purl nor reference must be there.
+            purl = PackageURL.from_string(each["purl"]) if "purl" in each else None
+            if purl is None or purl.type != "pypi":  # auditwheel lists the wheel itself as well
                 about = {"name": each["name"], "version": each.get("version"), "purl": purl}
-                yield Component(type=ComponentType.LIBRARY, bom_ref=f"{wheel.name}:{each['bom-ref']}", **about)
+                ref = f"{wheel.name}:{each.get('bom-ref', each['name'])}"
+                yield Component(type=ComponentType.LIBRARY, bom_ref=ref, **about)
