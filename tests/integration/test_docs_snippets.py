@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from aws_lambda_powertools import Tracer
+from aws_xray_sdk import global_sdk_config
 
 from lambda_dbconn import ConnectionManager, registry
 from tests.support.block_runs import run
@@ -116,15 +118,17 @@ def names(
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Shop")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "orders")
     monkeypatch.setenv("POWERTOOLS_TRACE_DISABLED", "1")
+    monkeypatch.setattr(Tracer, "_config", dict(Tracer._config))  # which keeps what a first one was told
     monkeypatch.chdir(tmp_path)
     (tmp_path / "migration.sql").write_text("SET NAMES utf8mb4;\nSELECT GET_LOCK('migration', 10);\n")
     for kind in ("_managers", "_async_managers", "_secrets"):
         monkeypatch.setattr(registry, kind, {})
-    handler_before = signal.getsignal(signal.SIGTERM)
+    handler_before, is_traced = signal.getsignal(signal.SIGTERM), global_sdk_config.sdk_enabled()
     url = f"host={postgres.host} port={postgres.port} user={postgres.user} dbname={postgres.database}"
     with psycopg.connect(url, password=postgres.password) as connection:
         yield {"api_event": api_event, "context": Context(), "cursor": connection.cursor(), "sqs_event": sqs_event}
     signal.signal(signal.SIGTERM, handler_before)
+    global_sdk_config.set_sdk_enabled(is_traced)  # Powertools switches it off for the process
 
 
 def close_all(module: dict[str, Any]) -> None:
