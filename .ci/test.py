@@ -17,12 +17,13 @@ def main(arguments):
     if subprocess.call([sys.executable, "-m", "tests.support.emulator"]) != 0:
         print("The Lambda Runtime Interface Emulator, from PyPI, could not be had: its tests will be skipped.")
     os.environ["LAMBDA_DBCONN_EMULATOR_CACHE"] = os.path.abspath(os.path.join(".cache", "emulator"))
-    if pythons:
-        os.environ["LAMBDA_DBCONN_NEWEST"] = pythons[max(pythons)]
+    oldest, *newer = sorted(pythons) or [sys.version_info[:2]]
+    os.environ["LAMBDA_DBCONN_OLDEST"] = pythons.get(oldest, sys.executable)
+    os.environ["LAMBDA_DBCONN_NEWEST"] = pythons.get(max(newer, default=oldest), sys.executable)
     if has_browser_package():
         os.environ["LAMBDA_DBCONN_REQUIRE_BROWSER"] = "1"
-    # What takes longest begins first.
-    environments = ["once"] + ["py%d%d" % version for version in sorted(pythons, reverse=True)]
+    # What takes longest begins first. The oldest Python has the oldest dependencies, the others have the newest.
+    environments = ["long", "once"] + ["py%d%d" % version for version in reversed(newer or [oldest])]
     environments += ["oldest", "docs", "infrastructure", "package", "durable", "typing", "lint"]
     # More of them than there are processors, as the tests wait for servers half of the time. Each one's output is shown
     # when it ends.

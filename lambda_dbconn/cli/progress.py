@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def step(text: str) -> Iterator[None]:
     """Say what is done for as long as it lasts; what moves is gone when it is over, and the line stays.
 
-    Without rich, or where nobody looks, there is the line alone.
+    Without rich, on a dumb terminal, or where nobody looks, there is the line alone.
     """
     click.echo(f"{text} ...", err=True)
     if not sys.stderr.isatty() or find_spec("rich") is None:
@@ -26,6 +26,10 @@ def step(text: str) -> Iterator[None]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
-    with Progress(SpinnerColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    if console.is_dumb_terminal:  # where nothing can be taken back
+        yield
+        return
+    with Progress(SpinnerColumn(), TimeElapsedColumn(), console=console, transient=True) as progress:
         progress.add_task("", total=None)
         yield

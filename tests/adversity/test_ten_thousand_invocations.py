@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.fakes import FakeContext
     from lambda_dbconn.testing.servers import LocalServer
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.long
 
 INVOCATIONS = 2_500  # of each of the four
 SEED = int(os.environ.get("LONG_RUN_SEED", "20261122"))

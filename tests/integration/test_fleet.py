@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import fleet, picture
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.long
 
 PLAN = fleet.Plan(environments=110, database_connections=4, invocations=1, at_once=12)
 SERVERS_LIMIT = 97
@@ -17,7 +17,9 @@ SERVERS_LIMIT = 97
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, fleet.Outcome]:
-    return {outcome.title: outcome for outcome in fleet.outcomes("postgresql", PLAN)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fleet, "_CONNECT_TIMEOUT_S", 5.0)  # a busy machine does not make a hundred logins in one
+        return {outcome.title: outcome for outcome in fleet.outcomes("postgresql", PLAN)}
 
 
 def test_every_invocation_is_counted(outcomes: dict[str, fleet.Outcome]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.testing.servers import LocalServer
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.long
 
 _PINS = {
     "postgresql": {"SQL created a temporary object.", "SQL manipulated a sequence.", "SQL declared a cursor."},

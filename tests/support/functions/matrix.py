@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import lambda_dbconn
+from lambda_dbconn import connector
 
 logging.getLogger("lambda_dbconn").setLevel(logging.DEBUG)
+connector.INTERRUPT_LIMIT_S = 5.0  # a busy machine may need more than a tenth of a second to tell the server
 
 SESSION = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT CONNECTION_ID()"}
 TOUCH = "UPDATE matrix_things SET touched = touched + 1 WHERE name = %s"
