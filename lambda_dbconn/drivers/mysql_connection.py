@@ -40,12 +40,6 @@ class _Limited:
     __slots__ = ()
     ends_at: float  # of the monotonic clock
 
-    def recv_into(self: Any, *arguments: Any) -> int:
-        """Receive."""
-        if self._is_limited():
-            return super().recv_into(*arguments)  # type: ignore[misc, no-any-return]
-        return self.recv_into(*arguments)  # type: ignore[no-any-return] # a plain socket's
-
     def _is_limited(self: Any) -> bool:
         """Set the socket's own time limit, which is a system call, if it is too short, or too long by a bit.
 
@@ -66,6 +60,10 @@ class _Limited:
 class _LimitedSocket(_Limited, Socket):
     """A plain socket with a limit."""
 
+    def recv_into(self, *arguments: Any) -> int:
+        """Receive."""
+        return super().recv_into(*arguments) if self._is_limited() else self.recv_into(*arguments)
+
     def sendall(self, *arguments: Any) -> None:
         """Send all; a plain socket's time limit is for the whole of it."""
         if self._is_limited():
@@ -75,11 +73,20 @@ class _LimitedSocket(_Limited, Socket):
 
 
 class _LimitedTlsSocket(_Limited, ssl.SSLSocket):
-    """A TLS socket with a limit."""
+    """A TLS socket with a limit. What is called here are the two methods that `SSLSocket`'s own come down to."""
 
-    def send(self, *arguments: Any) -> int:
-        """Send one record; `sendall` sends them one by one."""
-        return super().send(*arguments) if self._is_limited() else self.send(*arguments)
+    def recv_into(self, buffer: Any, *arguments: Any) -> int:
+        """Receive."""
+        if self._is_limited():
+            return self.read(arguments[0] if arguments else len(buffer), buffer)  # type: ignore[return-value]
+        return self.recv_into(buffer, *arguments)
+
+    def sendall(self, data: Any, *flags: Any) -> None:
+        """Send all; the socket's time limit is for the whole of it."""
+        if self._is_limited():
+            self.write(data)
+        else:
+            self.sendall(data, *flags)
 
 
 _LIMITED: dict[type[socket.socket], type[socket.socket]] = {Socket: _LimitedSocket, ssl.SSLSocket: _LimitedTlsSocket}
@@ -158,12 +165,12 @@ class Connection(_Base):
     def cut_off(self, cutoff: Cutoff | None) -> None:
         """Let all that waits from now on end at the cutoff; None lifts that with the next call that may wait."""
         self.cutoff = cutoff
-        sock = self._sock
-        if cutoff is not None:
-            if sock is not None:
-                limit(sock, time.monotonic() + cutoff.left_s())  # the cutoff's clock may be another one
-        elif type(sock) in _UNLIMITED:
-            sock.ends_at = _NEVER  # type: ignore[union-attr] # it is one of these
+        sock: Any = self._sock
+        ends_at = _NEVER if cutoff is None else time.monotonic() + cutoff.left_s()  # its clock may be another one
+        if type(sock) in _UNLIMITED:
+            sock.ends_at = ends_at
+        elif cutoff is not None and sock is not None:
+            limit(sock, ends_at)
 
     def limit(self, ends_at: float | None) -> None:
         """Let all that waits from now on end then, by the monotonic clock; None lifts the limit."""
