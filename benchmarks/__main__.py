@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import cold, credentials, fleet, layer, observers, pinning, warm
+from benchmarks import cold, credentials, fleet, instructions, layer, observers, pinning, warm
 from benchmarks.subjects import SERVERS
 
 _BENCHMARKS = {
@@ -13,6 +13,7 @@ _BENCHMARKS = {
     "observers": observers,
     "cold": cold,
     "credentials": credentials,
+    "instructions": instructions,
     "pinning": pinning,
     "fleet": fleet,
     "layer": layer,  # asks PyPI

@@ -11,7 +11,7 @@ import logging
 import statistics
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from benchmarks.cold import _BY_HAND, _BY_LIBRARY, _compile, _process, undisturbed
@@ -22,9 +22,12 @@ from lambda_dbconn.credentials.sigv4 import sign_token
 from tests.support.secrets_manager import REGION, local_extension, local_secrets_manager
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from typing import TypeAlias
 
     from lambda_dbconn.testing.servers import LocalServer
+
+    Ways: TypeAlias = Mapping[str, tuple[str, Mapping[str, str]]]  # code and environment, by name
 
 TARGET = 1.10
 
@@ -46,31 +49,44 @@ _AT_THE_MOMENT = f"import time\ntime.time = lambda: {_MOMENT_S}\n"
 def measure(engine: str, *, runs: int = 21) -> str:
     """Return lines of results for an engine: lower quartiles of alternating processes, bytecode compiled first."""
     _compile()
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # moto's server logs every request
-    with ExitStack() as stack:
-        server, static = stack.enter_context(running(engine))
-        manager = stack.enter_context(local_secrets_manager())
-        extension = stack.enter_context(local_extension(manager))
-        where = {name: value for name, value in static.items() if name not in ("DB_USER", "DB_PASSWORD")}
-        secret_id = manager.put(json.dumps({"username": server.user, "password": server.password}))
-        by_secret = {**where, **manager.environment(), "DB_SECRET_ID": secret_id}
-        paths: dict[str, tuple[str, Mapping[str, str]]] = {
-            "password": (_BY_LIBRARY, static),
-            "secret, extension": (_BY_LIBRARY, {**by_secret, **extension.environment()}),
-            "secret, botocore": (_BY_LIBRARY, by_secret),
-        }
+    with ways(engine) as (server, static, paths):
         lines = [_compare(engine, static, paths, runs), f"{engine:<11}{_parts(runs)}"]
-        _let_the_token_in(server)
-        signing = {"DB_AUTH": "iam", "DB_USER": server.user, "DB_SIGNING_HOST": server.host, "DB_REGION": REGION}
-        by_iam = {"IAM": (_AT_THE_MOMENT + _BY_LIBRARY, {**where, **_KEYS, **signing})}
-        bare = static | {"DB_PASSWORD": _token(server).reveal()}
+        bare, by_iam = iam_way(server, static)
         lines.append(_compare(engine, bare, by_iam, runs))
     return "\n".join(lines)
 
 
-def _compare(
-    engine: str, bare: Mapping[str, str], paths: Mapping[str, tuple[str, Mapping[str, str]]], runs: int
-) -> str:
+@contextmanager
+def ways(engine: str) -> Iterator[tuple[LocalServer, dict[str, str], Ways]]:
+    """Start what is needed; give the server, the environment that leads to it, and the ways to log in but IAM."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # moto's server logs every request
+    with running(engine) as (server, static), local_secrets_manager() as manager, local_extension(manager) as extension:
+        secret_id = manager.put(json.dumps({"username": server.user, "password": server.password}))
+        by_secret = {**_nobody(static), **manager.environment(), "DB_SECRET_ID": secret_id}
+        yield (
+            server,
+            static,
+            {
+                "password": (_BY_LIBRARY, static),
+                "secret, extension": (_BY_LIBRARY, {**by_secret, **extension.environment()}),
+                "secret, botocore": (_BY_LIBRARY, by_secret),
+            },
+        )
+
+
+def iam_way(server: LocalServer, static: Mapping[str, str]) -> tuple[dict[str, str], Ways]:
+    """Make a token the password; return the environment for the bare driver with it, and the way by IAM."""
+    _let_the_token_in(server)
+    signing = {"DB_AUTH": "iam", "DB_USER": server.user, "DB_SIGNING_HOST": server.host, "DB_REGION": REGION}
+    by_iam = {"IAM": (_AT_THE_MOMENT + _BY_LIBRARY, {**_nobody(static), **_KEYS, **signing})}
+    return {**static, "DB_PASSWORD": _token(server).reveal()}, by_iam
+
+
+def _nobody(static: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in static.items() if name not in ("DB_USER", "DB_PASSWORD")}
+
+
+def _compare(engine: str, bare: Mapping[str, str], paths: Ways, runs: int) -> str:
     hand: list[float] = []
     taken: dict[str, list[float]] = {name: [] for name in paths}
     for run in range(runs + 1):

@@ -47,8 +47,7 @@ class Value:
 
     def __init_subclass__(cls) -> None:
         """Collect the annotated names, those of base classes first."""
-        own = tuple(name for name in cls.__annotations__ if not name.startswith("_"))
-        cls._fields = (*cls._fields, *(name for name in own if name not in cls._fields))
+        cls._fields = tuple(dict.fromkeys((*cls._fields, *cls.__annotations__)))
 
     if not TYPE_CHECKING:  # type checkers take the signature from the annotations
 

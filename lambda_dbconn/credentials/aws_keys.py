@@ -1,5 +1,7 @@
 """The AWS keys that the function runs with: from the environment where they are sure to be fresh, else from botocore.
 
+And how a text is written in a request that they sign.
+
 Sources: Lambda guide, "Defined runtime environment variables" and "Activating and managing Lambda SnapStart".
 """
 
@@ -37,6 +39,14 @@ _FINAL = frozenset(
         "ValueError",
     )
 )
+
+
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
+
+
+def quoted(text: str) -> str:
+    """Percent-encode all but RFC 3986's unreserved characters; `urllib.parse` would cost an import of 7 ms."""
+    return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
 
 
 class AwsKeys(Value):

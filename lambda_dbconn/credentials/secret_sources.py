@@ -10,8 +10,7 @@ import time
 
 from lambda_dbconn._typing import TYPE_CHECKING, Protocol
 from lambda_dbconn.credentials import let_forget
-from lambda_dbconn.credentials.aws_keys import FunctionKeys
-from lambda_dbconn.credentials.sigv4 import quoted
+from lambda_dbconn.credentials.aws_keys import FunctionKeys, quoted
 from lambda_dbconn.errors import ConfigurationError, CredentialsError, without_frames
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment

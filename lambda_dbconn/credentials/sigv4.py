@@ -8,6 +8,7 @@ Sources: AWS general reference, "Signature Version 4 signing process"; botocore'
 from __future__ import annotations
 
 from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.credentials.aws_keys import quoted
 from lambda_dbconn.secret import Secret
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ _HTTPS_PORT = 443
 _BLOCK_BYTES = 64  # of SHA-256
 _INNER_PAD = int.from_bytes(b"\x36" * _BLOCK_BYTES)
 _OUTER_PAD = int.from_bytes(b"\x5c" * _BLOCK_BYTES)
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
 
 
 def sign_token(*, host: str, port: int, user: str, region: str, keys: AwsKeys, timestamp: str) -> Secret:
@@ -61,11 +61,6 @@ def sign_token(*, host: str, port: int, user: str, region: str, keys: AwsKeys, t
     to_sign = "\n".join((_ALGORITHM, timestamp, scope, hashlib.sha256(request.encode()).hexdigest()))
     signature = _hmac_chain(f"AWS4{keys.secret_access_key.reveal()}".encode(), (*scope.split("/"), to_sign)).hex()
     return Secret(f"{host}:{port}/?{'&'.join(pairs)}&X-Amz-Signature={signature}")
-
-
-def quoted(text: str) -> str:
-    """Percent-encode all but RFC 3986's unreserved characters; `urllib.parse` would cost an import of 7 ms."""
-    return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
 
 
 def _hmac_chain(key: bytes, messages: Iterable[str]) -> bytes:
