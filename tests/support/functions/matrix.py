@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import ssl
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+from alive import threads, timers  # type: ignore[import-not-found] # this folder is the task root
 
 import lambda_dbconn
 from lambda_dbconn import connector
@@ -121,15 +121,3 @@ def meet(folder: Path, count: int) -> None:
     (folder / str(os.getpid())).touch()
     while len(list(folder.iterdir())) < count:
         time.sleep(0.01)
-
-
-def threads() -> list[str]:
-    """Return the threads of this process: those that the kernel knows beside those that Python does."""
-    known = [thread.name for thread in threading.enumerate()]
-    return [*known, *["unknown"] * (len(list(Path("/proc/self/task").iterdir())) - len(known))]
-
-
-def timers() -> list[float]:
-    """Return the timers that are set."""
-    kinds = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-    return [left_s for kind in kinds for left_s in signal.getitimer(kind) if left_s]
