@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.support.command_line import Outcome
 
+pytestmark = pytest.mark.once
+
 ACCOUNT = "123456789012"
 PRX = "prx-0123456789abcdef0"
 SECRET = f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:prod/shop-AbC123"
@@ -170,7 +172,6 @@ def lint(path: Path, document: dict[str, Any]) -> list[str]:
     return [str(match) for match in lint_file(path)]
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("case", CASES)
 def test_the_policy_is_one_that_a_linter_of_policies_accepts(case: str, tmp_path: Path) -> None:
     environ, arguments = CASES[case]
@@ -212,7 +213,6 @@ def test_the_sam_snippet_is_the_policy(case: str) -> None:
     assert ("Parameters" in template) == ("${DatabaseResourceId}" in text)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("case", CASES)
 def test_the_sam_snippet_is_one_that_cfn_lint_accepts(case: str, tmp_path: Path) -> None:
     from cfnlint.api import lint_file

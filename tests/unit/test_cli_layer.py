@@ -23,6 +23,8 @@ from lambda_dbconn.settings import PORTS
 if TYPE_CHECKING:
     from click.testing import Result
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LEAST = ["--python", "3.13", "--arch", "arm64", "--engine", "postgresql"]

@@ -32,6 +32,8 @@ from tests.support.wheels import make_wheel
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 THIS_PYTHON = "{}.{}".format(*sys.version_info)
 RUNTIME = Runtime(python="3.12", architecture="arm64")

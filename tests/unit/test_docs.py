@@ -23,6 +23,8 @@ from tests.support import catalogue, matrix_page
 from tests.support.matrix import SITUATIONS
 from tests.support.stage import ENGINES, WAYS
 
+pytestmark = pytest.mark.once
+
 COMMANDS = CommandGroup.default()
 CONTEXT = click.Context(COMMANDS)
 ROOT = Path(__file__).parents[2]

@@ -18,6 +18,8 @@ from tests.support.snippets import FATES, ROOT, Snippet, SnippetError, all_snipp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.once
+
 SNIPPETS = all_snippets()
 PARSERS: dict[str, Callable[[str], Any]] = {
     "hcl": hcl2.loads,

@@ -20,6 +20,8 @@ from tests.unit.test_docs import ROOT, read, split
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.once
+
 FOLDER = ROOT / "docs" / "explanation"
 _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
     ast.Add: operator.add,

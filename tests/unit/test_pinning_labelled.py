@@ -12,6 +12,8 @@ from lambda_dbconn.pinning import is_harmless, pin
 from lambda_dbconn.pinning.rules import RULES
 from lambda_dbconn.testing.rds_proxy.pinning import pin_reason
 
+pytestmark = pytest.mark.once
+
 ENGINES = ("postgresql", "mysql")
 
 # Labelled otherwise than judged, by engine and statement. Empty is not "perfect": see the README beside the data.
