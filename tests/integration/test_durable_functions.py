@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 if "LAMBDA_DBCONN_REQUIRE_DURABLE" not in os.environ:
     for name in ("aws_durable_execution_sdk_python", "aws_durable_execution_sdk_python_testing"):
-        pytest.importorskip(name, reason="the dependency group `durable` is not installed: `tox -e durable` has it")
+        pytest.importorskip(name, reason="the dependency group `durable` is not installed: `tox -e once` has it")
 sdk = importlib.import_module("aws_durable_execution_sdk_python")
 runners = importlib.import_module("aws_durable_execution_sdk_python_testing.runner")
+
+pytestmark = pytest.mark.once
 
 _PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "durable-functions.md"
 
