@@ -11,7 +11,7 @@ from lambda_dbconn.drivers import load_async_driver, load_driver
 from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.lease import Attempts
 from lambda_dbconn.steps import carry_out_async
-from lambda_dbconn.threads import begin, in_thread_unless_cancelled
+from lambda_dbconn.threads import in_thread_now, in_thread_unless_cancelled
 from lambda_dbconn.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class AsyncConnectionManager(Assembly[C]):
 
     def warm_up_now(self, context: InvocationContext | float | Deadline | None = None) -> bool:
         """Do so and wait for it, whether or not an event loop is running: for `from_env`, at import."""
-        return begin(lambda: asyncio.run(self.warm_up(context))).result()
+        return in_thread_now(lambda: asyncio.run(self.warm_up(context)))
 
     async def close(self) -> None:
         """Close what is idle now, and what is lent when it comes back. The next loan opens anew."""

@@ -67,8 +67,8 @@ def test_a_statement_that_takes_too_long_leaves_time_for_an_answer_and_nothing_e
     told = interrupted.value
     assert told["error"] == "DeadlineExceededError"
     assert told["left_ms"] > 0
-    assert (told["open_now"], told["timers"]) == (0, [])
-    wait_until(lambda: threads(runtime) == len(before) + POLLING)  # the one that told the server has ended as well
+    assert (told["open_now"], known(told), told["timers"]) == (0, before, [])  # the one that told the server has ended
+    wait_until(lambda: threads(runtime) == len(before) + POLLING)
     wait_until(lambda: own_postgres.session_ids() == [])
     assert invoke(runtime)["replaced"] == {"deadline": 1}
 
@@ -92,7 +92,7 @@ def test_no_thread_and_no_timer_is_alive_between_invocations(
         own_postgres.kill_session(told["session"])
     told = invoke(runtime)
     assert told["opened"] == 4
-    assert told["timers"] == []
+    assert (known(told), told["timers"]) == (before, [])
     wait_until(lambda: threads(runtime) == len(before) + POLLING)
 
 
