@@ -10,7 +10,7 @@ demo:  ## Handlers with and without the library: real runtime client, IAM tokens
 test:  ## Lint, typing, unit, integration and adversity tests, on every Python from 3.11 up that is here
 	@$(PREPARE) servers
 	@$(PREPARE) browser
-	@$(PREPARE) environment .venv tox
+	@$(PREPARE) environment .venv tox tox-uv
 	@.venv/bin/python .ci/test.py
 
 unit:  ## The quick loop: unit tests on one Python, from the working tree
@@ -18,7 +18,7 @@ unit:  ## The quick loop: unit tests on one Python, from the working tree
 	@.venv/bin/python -m pytest tests/unit -q
 
 lint:  ## Lint and typing only
-	@$(PREPARE) environment .venv tox
+	@$(PREPARE) environment .venv tox tox-uv
 	@.venv/bin/python -m tox run -e lint,typing
 
 docs:  ## The documentation's site, in site/
@@ -36,7 +36,7 @@ dist:  ## What is released, in dist/ and build/: sdist, wheel and SBOM, checked;
 	@.venv/bin/python .ci/package.py $(TAG)
 
 audit:  ## Known vulnerabilities of all that the package's extras install, from PyPI's service
-	@$(PREPARE) environment .venv tox
+	@$(PREPARE) environment .venv tox tox-uv
 	@.venv/bin/python -m tox run -e audit
 
 clean:  ## Remove what the other commands made

@@ -17,6 +17,8 @@ def main(arguments):
     if subprocess.call([sys.executable, "-m", "tests.support.emulator"]) != 0:
         print("The Lambda Runtime Interface Emulator, from PyPI, could not be had: its tests will be skipped.")
     os.environ["LAMBDA_DBCONN_EMULATOR_CACHE"] = os.path.abspath(os.path.join(".cache", "emulator"))
+    # What installs looks for a Python on the path only; pyenv keeps them elsewhere.
+    os.environ["PATH"] = os.pathsep.join(os.get_exec_path() + [os.path.dirname(path) for path in pythons.values()])
     oldest, *newer = sorted(pythons) or [sys.version_info[:2]]
     os.environ["LAMBDA_DBCONN_OLDEST"] = pythons.get(oldest, sys.executable)
     os.environ["LAMBDA_DBCONN_NEWEST"] = pythons.get(max(newer, default=oldest), sys.executable)
@@ -28,7 +30,7 @@ def main(arguments):
     # More of them than there are processors, as the tests wait for servers half of the time. Each one's output is shown
     # when it ends.
     command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "4", "--parallel-no-spinner"]
-    command += ["-e", ",".join(environments)] + (["--discover", *pythons.values()] if pythons else [])
+    command += ["-e", ",".join(environments)]
     return subprocess.call(command + (["--", *arguments] if arguments else []))
 
 
