@@ -205,7 +205,7 @@ def test_only_begin_and_commit_are_added_to_what_the_function_sends(database: Da
 def test_a_deadlock_is_run_again_and_has_one_effect(database: Database) -> None:
     one, other = database.make_things(2)
     db, calls = database.manager(), []
-    with ExitStack() as rivals, hurried_deadlocks(database) as rival:
+    with hurried_deadlocks(database) as rival, ExitStack() as rivals:
         rival_id = database.session_id(rival)
         for _ in range(20):  # InnoDB ends the transaction that has changed less
             do(rival, deed())
