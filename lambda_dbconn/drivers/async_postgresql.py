@@ -21,7 +21,7 @@ from lambda_dbconn.drivers.postgresql import (
     has_failed,
     refuse_prepared,
 )
-from lambda_dbconn.drivers.postgresql_connection import ended_in_vain, within
+from lambda_dbconn.drivers.postgresql_connection import WAKE_UP_S, ended_in_vain, shorter, within
 from lambda_dbconn.threads import in_thread
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     _Base = psycopg.AsyncConnection[Any]
 else:
     _Base = psycopg.AsyncConnection
-
-_WAKE_UP_S = 0.1  # how often psycopg looks up from a wait, as in its own
 
 
 class AsyncConnection(_Base):
@@ -59,7 +57,7 @@ class AsyncConnection(_Base):
     def lock(self, lock: asyncio.Lock) -> None:
         self._lock = lock
 
-    async def wait(self, gen: PQGen[Any], interval: float = _WAKE_UP_S, timeout: float | None = None) -> Any:
+    async def wait(self, gen: PQGen[Any], interval: float = WAKE_UP_S, timeout: float | None = None) -> Any:
         """Drive one of psycopg's generators, to the end of the invocation's time at most.
 
         A task that is cancelled meanwhile does not wait for the server, as psycopg's own would: the server is asked
@@ -67,8 +65,10 @@ class AsyncConnection(_Base):
         """
         cutoff = self.cutoff
         try:
-            gen, options = within(None if cutoff is None else cutoff.left_s(), timeout, gen)
-            return await waiting.wait_async(gen, self.pgconn.socket, interval=interval, **options)
+            if cutoff is not None:
+                timeout = shorter(cutoff.left_s(), timeout)
+            gen, *limits = within(gen, interval, timeout)
+            return await waiting.wait_async(gen, self.pgconn.socket, *limits)
         except psycopg.OperationalError as error:
             if cutoff is None or not ended_in_vain(error, cutoff):
                 raise

@@ -193,9 +193,7 @@ class MysqlDriver:
         connection.limit(None)
         connection.isolation = None
 
-    def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
-        """Let the caller's calls end with the invocation's time, or take that back."""
-        connection.cut_off(cutoff)
+    cut_off = staticmethod(Connection.cut_off)
 
     def interrupt(
         self,

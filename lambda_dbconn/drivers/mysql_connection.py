@@ -166,11 +166,11 @@ class Connection(_Base):
         """Let all that waits from now on end at the cutoff; None lifts that with the next call that may wait."""
         self.cutoff = cutoff
         sock: Any = self._sock
-        ends_at = _NEVER if cutoff is None else time.monotonic() + cutoff.left_s()  # its clock may be another one
-        if type(sock) in _UNLIMITED:
-            sock.ends_at = ends_at
-        elif cutoff is not None and sock is not None:
-            limit(sock, ends_at)
+        if cutoff is None:
+            if type(sock) in _UNLIMITED:
+                sock.ends_at = _NEVER
+        elif sock is not None:
+            limit(sock, time.monotonic() + cutoff.left_s())  # its clock may be another one
 
     def limit(self, ends_at: float | None) -> None:
         """Let all that waits from now on end then, by the monotonic clock; None lifts the limit."""

@@ -28,7 +28,7 @@ from lambda_dbconn.drivers import (
     connect_error,
     watching,
 )
-from lambda_dbconn.drivers.postgresql_connection import WatchedConnection, limit
+from lambda_dbconn.drivers.postgresql_connection import LIMITED, WatchedConnection
 from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
 
 if TYPE_CHECKING:
@@ -175,9 +175,12 @@ class PostgresqlDriver(PostgresqlSessions[Connection]):
         connection.autocommit = True
         connection.read_only = connection.isolation_level = connection.deferrable = None
 
-    def cut_off(self, connection: Connection, cutoff: Cutoff | None) -> None:
+    def cut_off(self, connection: Any, cutoff: Cutoff | None) -> None:
         """Let the caller's calls end with the invocation's time, or take that back."""
-        limit(connection, cutoff)
+        kind = type(connection)
+        if kind in LIMITED:
+            connection.__class__ = LIMITED[kind]
+        connection.cutoff = cutoff
 
     def ping(self, connection: Connection, *, timeout_s: float) -> None:
         """Run an empty-handed `SELECT 1`: one round trip to the database itself, also behind a proxy."""

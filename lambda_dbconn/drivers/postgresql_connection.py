@@ -1,7 +1,7 @@
 """psycopg's connection, all of whose waits can be given one common end, and whose statements can be watched.
 
-A connection that is neither limited nor watched is psycopg's own, and costs nothing: it takes on another class while it
-is, and only then.
+A connection that is neither limited nor watched is psycopg's own, and costs nothing: it takes on another class when it
+is for the first time.
 """
 
 from __future__ import annotations
@@ -25,19 +25,22 @@ if TYPE_CHECKING:
 else:
     Connection = psycopg.Connection
 
+WAKE_UP_S = 0.1  # how often psycopg looks up from a wait, by default
 _HAS_TIMEOUT = "timeout" in psycopg.Connection.wait.__code__.co_varnames  # from psycopg 3.3 on
 
 
-def within(left_s: float | None, timeout_s: float | None, gen: PQGen[Any]) -> tuple[PQGen[Any], dict[str, Any]]:
-    """Return generator and options for psycopg's waits, such that they end with the shorter of the two limits."""
-    limit_s = timeout_s if left_s is None or (timeout_s is not None and timeout_s < left_s) else left_s
+def within(gen: PQGen[Any], interval: float, limit_s: float | None) -> tuple[Any, ...]:
+    """Return a generator and more arguments for psycopg's waits, such that they end with the limit."""
     if limit_s is None:
-        return gen, {}
-    if limit_s < 0:
-        limit_s = 0.0
+        return gen, interval
     if _HAS_TIMEOUT:
-        return gen, {"timeout": limit_s}
-    return _until(time.monotonic() + limit_s, gen), {}
+        return gen, interval, limit_s if limit_s > 0 else 0.0
+    return _until(time.monotonic() + limit_s, gen), interval
+
+
+def shorter(left_s: float, timeout_s: float | None) -> float:
+    """Return the shorter one of what is left and a call's own limit, if it has one."""
+    return left_s if timeout_s is None or left_s < timeout_s else timeout_s
 
 
 def ended_in_vain(error: psycopg.OperationalError, cutoff: Cutoff) -> bool:
@@ -58,14 +61,13 @@ def _until(ends_at: float, gen: PQGen[Any]) -> PQGen[Any]:
         return end.value
 
 
-def _wait(
-    connection: Any, wait: Callable[..., Any], gen: PQGen[Any], arguments: tuple[Any, ...], options: dict[str, Any]
-) -> Any:
-    """Drive one of psycopg's generators by the connection's own `wait`, to the end of the invocation's time at most."""
-    cutoff: Cutoff = connection.cutoff
+def _wait(connection: Any, gen: PQGen[Any], interval: float = WAKE_UP_S, timeout: float | None = None) -> Any:
+    """Drive one of psycopg's generators, to the end of the invocation's time at most."""
+    cutoff: Cutoff | None = connection.cutoff
+    if cutoff is None:
+        return Connection.wait(connection, *within(gen, interval, timeout))
     try:
-        gen, limit = within(cutoff.left_s(), options.pop("timeout", None), gen)
-        return wait(gen, *arguments, **options, **limit)
+        return Connection.wait(connection, *within(gen, interval, shorter(cutoff.left_s(), timeout)))
     except psycopg.OperationalError as error:
         if not ended_in_vain(error, cutoff):
             raise
@@ -87,33 +89,20 @@ class WatchedConnection(Connection):
 
 
 class LimitedConnection(Connection):
-    """psycopg's connection, while it is lent with a limit."""
+    """psycopg's connection, since it was first lent with a limit."""
 
-    def wait(self, gen: PQGen[Any], *arguments: Any, **options: Any) -> Any:
-        """Wait within the limit."""
-        return _wait(self, super().wait, gen, arguments, options)
+    cutoff: Cutoff | None = None
+    wait = _wait
 
 
 class LimitedWatchedConnection(WatchedConnection):
     """The same, watched."""
 
-    def wait(self, gen: PQGen[Any], *arguments: Any, **options: Any) -> Any:
-        """Wait within the limit."""
-        return _wait(self, super().wait, gen, arguments, options)
+    cutoff: Cutoff | None = None
+    wait = _wait
 
 
-_LIMITED: dict[type[Any], type[Any]] = {
+LIMITED: dict[type[Any], type[Any]] = {
     psycopg.Connection: LimitedConnection,
     WatchedConnection: LimitedWatchedConnection,
 }
-_UNLIMITED = {limited: plain for plain, limited in _LIMITED.items()}
-
-
-def limit(connection: Any, cutoff: Cutoff | None) -> None:
-    """Let every wait on the connection end at the cutoff, or take that back."""
-    kind = type(connection)
-    if cutoff is not None:
-        connection.__class__ = _LIMITED.get(kind, kind)
-        connection.cutoff = cutoff
-    else:
-        connection.__class__ = _UNLIMITED.get(kind, kind)
