@@ -1,6 +1,6 @@
-"""A whole cold process to its first row, in instructions: what else runs on the machine does not change those.
+"""Cold processes to their first row, and warm borrows, in instructions: what else runs here does not change those.
 
-Needs valgrind, which counts them: those of the process, not the kernel's. Once in a plain process, and once in one that
+Needs valgrind, which counts them: those of the process, not the kernel's. The cold process once is a plain one, and once
 has what Lambda's runtime client imports before the handler.
 """
 
@@ -26,6 +26,30 @@ if TYPE_CHECKING:
 
 
 BEFORE = {"plain process": "", "runtime client": "import awslambdaric.bootstrap\n"}
+# What `warm` times, so many times.
+_WARM = """
+import os
+from benchmarks.subjects import bare_connection
+from benchmarks.warm import Invocation, select_1
+from lambda_dbconn import ConnectionManager, Settings
+
+db, bare, invocation = ConnectionManager(Settings.from_env()), bare_connection(os.environ), Invocation()
+
+def by_hand():
+    select_1(bare)
+
+def by_library():
+    with db.connection() as connection:
+        select_1(connection)
+
+def within_a_deadline():
+    with db.connection(invocation) as connection:
+        select_1(connection)
+
+for _ in range({times}):
+    {way}()
+"""
+_WARMING_UP, _WARM_TIMES = 500, 1000
 _COUNT = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
 _LEFT_OUT = "secret, botocore"  # an SDK: no ratio that wants counting
 
@@ -40,6 +64,7 @@ def measure(engine: str) -> str:
         lines = [_line(engine, before, static, counted) for before in BEFORE]
         with_token, by_iam = iam_way(server, static)
         lines += [_line(engine, before, with_token, by_iam) for before in BEFORE]
+        lines.append(_warm_line(engine, static))
     return "\n".join(lines)
 
 
@@ -49,6 +74,22 @@ def _line(engine: str, before: str, hand: Mapping[str, str], paths: Ways) -> str
     ratios = {name: _instructions(imports + code, environ) / bare for name, (code, environ) in paths.items()}
     shown = "   ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
     return f"{engine:<11}{before:<16}bare {bare / 1e6:6.1f} million   {shown}"
+
+
+def _warm_line(engine: str, environ: Mapping[str, str]) -> str:
+    bare, library, limited = (_each(way, environ) for way in ("by_hand", "by_library", "within_a_deadline"))
+    return (
+        f"{engine:<11}{'warm':<16}bare {bare / 1e3:6.1f} thousand   added {(library - bare) / 1e3:.1f}   "
+        f"with a deadline {(limited - library) / 1e3:.1f} more"
+    )
+
+
+def _each(way: str, environ: Mapping[str, str]) -> float:
+    """Return the instructions of one time, when it has been done often enough for Python to have adapted to it."""
+    before, after = (
+        _instructions(_WARM.format(way=way, times=times), environ) for times in (_WARMING_UP, _WARMING_UP + _WARM_TIMES)
+    )
+    return (after - before) / _WARM_TIMES
 
 
 def _instructions(code: str, environ: Mapping[str, str]) -> int:

@@ -42,15 +42,15 @@ def measure(engine: str, *, rounds: int = 400, per_round: int = 100) -> str:
         invocation = Invocation()
 
         def by_hand() -> None:
-            _select_1(bare)
+            select_1(bare)
 
         def by_library() -> None:
             with db.connection() as connection:
-                _select_1(connection)
+                select_1(connection)
 
         def within_a_deadline() -> None:
             with db.connection(invocation) as connection:
-                _select_1(connection)
+                select_1(connection)
 
         def without_query() -> None:
             with db.connection():
@@ -90,7 +90,8 @@ def one_core() -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
 
-def _select_1(connection: Any) -> None:
+def select_1(connection: Any) -> None:
+    """Be the statement of the measurement."""
     with connection.cursor() as cursor:
         cursor.execute("select 1")
         cursor.fetchone()
@@ -109,10 +110,10 @@ def _round_trips(environ: Mapping[str, str]) -> int:
         settings = Settings.from_env(environ={**environ, "DB_PORT": str(relay.port)})
         db: ConnectionManager[Any] = ConnectionManager(settings)
         with db.connection() as connection:
-            _select_1(connection)
+            select_1(connection)
         relay.reset_counters()
         with db.connection() as connection:
-            _select_1(connection)
+            select_1(connection)
         round_trips = relay.round_trips
         db.close()
         return round_trips

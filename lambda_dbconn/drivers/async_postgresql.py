@@ -89,7 +89,7 @@ class AsyncConnection(_Base):
 class WatchedAsyncConnection(AsyncConnection):
     """The same, whose statements are seen."""
 
-    see: Callable[[str | bytes], None]
+    see: Callable[[str | bytes], None] = staticmethod(watching.see_nothing)
     cursor_factory = watching.Factory()
     server_cursor_factory = watching.Factory()
 
@@ -108,10 +108,6 @@ class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):
         connection._autocommit = True  # noqa: SLF001
         connection._read_only = connection._isolation_level = connection._deferrable = None  # noqa: SLF001
         connection._begin_statement = b""  # noqa: SLF001
-
-    def cut_off(self, connection: AsyncConnection, cutoff: Cutoff | None) -> None:
-        """Let the caller's calls end with the invocation's time, or take that back."""
-        connection.cutoff = cutoff
 
     async def ping(self, connection: AsyncConnection, *, timeout_s: float) -> None:
         """Run an empty-handed `SELECT 1`."""

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from lambda_dbconn.credentials import Credentials
-    from lambda_dbconn.deadline import Cutoff
     from lambda_dbconn.errors import LambdaDbConnError
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust

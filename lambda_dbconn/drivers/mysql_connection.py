@@ -97,7 +97,8 @@ def limit(sock: socket.socket, ends_at: float | None) -> None:
     """Let every call on the socket end then, by the monotonic clock; None lifts the limit."""
     kind = type(sock)
     if ends_at is not None:
-        sock.__class__ = _LIMITED.get(kind, kind)
+        if kind in _LIMITED:
+            sock.__class__ = _LIMITED[kind]
         sock.ends_at = ends_at  # type: ignore[attr-defined] # it is one of these now
     elif kind in _UNLIMITED:
         sock.__class__ = _UNLIMITED[kind]

@@ -28,7 +28,7 @@ from lambda_dbconn.drivers import (
     connect_error,
     watching,
 )
-from lambda_dbconn.drivers.postgresql_connection import LIMITED, WatchedConnection
+from lambda_dbconn.drivers.postgresql_connection import Connection, WatchedConnection
 from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
 
 if TYPE_CHECKING:
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from lambda_dbconn.drivers.async_postgresql import AsyncConnection
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
-
-    Connection = psycopg.Connection[Any]
-else:
-    Connection = psycopg.Connection
 
 C = TypeVar("C", bound="Connection | AsyncConnection")
 
@@ -71,11 +67,12 @@ class PostgresqlSessions(Generic[C]):
     def open(self, settings: Settings, credentials: Credentials, trust: Trust, *, timeout_s: float) -> C:
         """Connect to the first address that answers; sends no SQL at all."""
         where = f"{settings.address} as {credentials.user!r}, database {settings.name or credentials.user!r}"
+        make = self._watched_class if settings.reset == "seen" else self._class  # who looks for leftovers will watch it
 
         def open_one(address: str, limit_s: float) -> C:
             pgconn = _start(settings, credentials, trust, address)
             _finish_connecting(pgconn, where, limit_s)
-            connection = self._class(pgconn)
+            connection = make(pgconn)
             connection.prepare_threshold = None
             self._put_back(connection)
             return connection
@@ -83,9 +80,14 @@ class PostgresqlSessions(Generic[C]):
         return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
 
     def watch(self, connection: C, see: Callable[[str | bytes], None]) -> None:
-        """Make it a connection whose cursors show what they send."""
-        connection.__class__ = self._watched_class  # type: ignore[assignment] # a subclass of what it is
+        """Let the connection's cursors show what they send."""
+        if not isinstance(connection, self._watched_class):
+            connection.__class__ = self._watched_class  # type: ignore[assignment] # a subclass of what it is
         watching.watch(connection, see)
+
+    def cut_off(self, connection: C, cutoff: Cutoff | None) -> None:
+        """Let the caller's calls end with the invocation's time, or take that back."""
+        connection.cutoff = cutoff
 
     def fileno(self, connection: C) -> int:
         """Return the socket's file descriptor."""
@@ -174,13 +176,6 @@ class PostgresqlDriver(PostgresqlSessions[Connection]):
     def _put_back(self, connection: Connection) -> None:
         connection.autocommit = True
         connection.read_only = connection.isolation_level = connection.deferrable = None
-
-    def cut_off(self, connection: Any, cutoff: Cutoff | None) -> None:
-        """Let the caller's calls end with the invocation's time, or take that back."""
-        kind = type(connection)
-        if kind in LIMITED:
-            connection.__class__ = LIMITED[kind]
-        connection.cutoff = cutoff
 
     def ping(self, connection: Connection, *, timeout_s: float) -> None:
         """Run an empty-handed `SELECT 1`: one round trip to the database itself, also behind a proxy."""

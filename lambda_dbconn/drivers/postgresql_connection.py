@@ -1,7 +1,7 @@
 """psycopg's connection, all of whose waits can be given one common end, and whose statements can be watched.
 
-A connection that is neither limited nor watched is psycopg's own, and costs nothing: it takes on another class when it
-is for the first time.
+To be unlimited costs a call in Python with each wait. To take on another class would cost more: CPython reads the
+attributes of an object that has done so in a slower way.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.deadline import Cutoff
 
-    Connection = psycopg.Connection[Any]
+    _Base = psycopg.Connection[Any]
 else:
-    Connection = psycopg.Connection
+    _Base = psycopg.Connection
 
 WAKE_UP_S = 0.1  # how often psycopg looks up from a wait, by default
 _HAS_TIMEOUT = "timeout" in psycopg.Connection.wait.__code__.co_varnames  # from psycopg 3.3 on
@@ -61,48 +61,30 @@ def _until(ends_at: float, gen: PQGen[Any]) -> PQGen[Any]:
         return end.value
 
 
-def _wait(connection: Any, gen: PQGen[Any], interval: float = WAKE_UP_S, timeout: float | None = None) -> Any:
-    """Drive one of psycopg's generators, to the end of the invocation's time at most."""
-    cutoff: Cutoff | None = connection.cutoff
-    if cutoff is None:
-        return Connection.wait(connection, *within(gen, interval, timeout))
-    try:
-        return Connection.wait(connection, *within(gen, interval, shorter(cutoff.left_s(), timeout)))
-    except psycopg.OperationalError as error:
-        if not ended_in_vain(error, cutoff):
-            raise
+class Connection(_Base):
+    """psycopg's connection, all of whose waits can be given one common end."""
+
+    cutoff: Cutoff | None = None  # of the invocation that it is lent to
+
+    def wait(self, gen: PQGen[Any], interval: float = WAKE_UP_S, timeout: float | None = None) -> Any:
+        """Drive one of psycopg's generators, to the end of the invocation's time at most."""
+        cutoff = self.cutoff
+        if cutoff is None:
+            return super().wait(*within(gen, interval, timeout))
         try:
-            raise cutoff.cut(connection) from error
-        finally:
-            connection.pgconn.finish()
+            return super().wait(*within(gen, interval, shorter(cutoff.left_s(), timeout)))
+        except psycopg.OperationalError as error:
+            if not ended_in_vain(error, cutoff):
+                raise
+            try:
+                raise cutoff.cut(self) from error
+            finally:
+                self.pgconn.finish()
 
 
 class WatchedConnection(Connection):
-    """psycopg's connection, whose statements are seen."""
+    """The same, whose statements are seen."""
 
-    see: Callable[[str | bytes], None]
+    see: Callable[[str | bytes], None] = staticmethod(watching.see_nothing)
     cursor_factory = watching.Factory()
     server_cursor_factory = watching.Factory()
-
-
-# No mixin: Python lets an object take on another class only if that has the same first base.
-
-
-class LimitedConnection(Connection):
-    """psycopg's connection, since it was first lent with a limit."""
-
-    cutoff: Cutoff | None = None
-    wait = _wait
-
-
-class LimitedWatchedConnection(WatchedConnection):
-    """The same, watched."""
-
-    cutoff: Cutoff | None = None
-    wait = _wait
-
-
-LIMITED: dict[type[Any], type[Any]] = {
-    psycopg.Connection: LimitedConnection,
-    WatchedConnection: LimitedWatchedConnection,
-}

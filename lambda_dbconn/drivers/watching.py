@@ -49,8 +49,12 @@ class Factory:
         connection.__dict__[self._name] = kind
 
 
+def see_nothing(_text: str | bytes) -> None:
+    """Be a connection's `see` that nobody watches yet."""
+
+
 def watch(connection: Any, see: Callable[[str | bytes], None]) -> None:
-    """Watch the cursors of a connection whose class has just become one with factories such as these."""
+    """Watch the cursors of a connection whose class has factories such as these."""
     if not (hasattr(psycopg.Cursor, "_execute_send") and hasattr(psycopg.Cursor, "_send_prepare")):
         _warn_of_blindness()
     connection.see = see

@@ -131,7 +131,7 @@ def test_an_error_of_the_applications_own_leaves_the_note_with_the_drivers(endpo
 
 def test_without_the_option_a_reader_that_has_no_readers_is_an_error(endpoints: Endpoints) -> None:
     endpoints.reader.fail_next_logins(1_000, "borrow_timeout")
-    with managed(endpoints, connect_timeout_s=0.5) as db:
+    with managed(endpoints, connect_timeout_s=2.0) as db:
         with pytest.raises(ProxyBusyError), db.reader.connection(20):
             pytest.fail("it is connected")
         assert logins(endpoints) == (0, 0)

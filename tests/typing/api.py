@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.drivers.mysql import MysqlDriver
     from lambda_dbconn.drivers.mysql_connection import Connection as MysqlConnection
     from lambda_dbconn.drivers.postgresql import PostgresqlDriver
+    from lambda_dbconn.drivers.postgresql_connection import Connection as PostgresqlConnection
     from lambda_dbconn.events import Observer
 
 Row = tuple[Any, ...]
@@ -208,6 +209,6 @@ with db.connection(FakeContext(FakeClock(), 3.0)) as fake:
     assert_type(fake.execute("select 1").fetchall(), list[Row])
 
 
-def drivers(one: PostgresqlDriver, two: MysqlDriver) -> tuple[Driver[psycopg.Connection[Any]], Driver[MysqlConnection]]:
+def drivers(one: PostgresqlDriver, two: MysqlDriver) -> tuple[Driver[PostgresqlConnection], Driver[MysqlConnection]]:
     """Be what they say they are."""
     return one, two

@@ -198,8 +198,10 @@ def test_a_psycopg_that_sends_in_another_way_is_warned_of(monkeypatch: pytest.Mo
         driver.watch(_unconnected(), lambda text: None)
 
 
-def _unconnected() -> psycopg.Connection[Any]:
-    connection: psycopg.Connection[Any] = psycopg.Connection.__new__(psycopg.Connection)
+def _unconnected() -> Any:
+    from lambda_dbconn.drivers.postgresql_connection import Connection
+
+    connection = Connection.__new__(Connection)
     connection.__dict__.update(cursor_factory=psycopg.Cursor, server_cursor_factory=psycopg.ServerCursor)
     return connection
 
