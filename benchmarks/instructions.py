@@ -1,6 +1,6 @@
 """Cold processes to their first row, and warm borrows, in instructions: what else runs here does not change those.
 
-Needs valgrind, which counts them: those of the process, not the kernel's. The cold process once is a plain one, and once
+Needs valgrind, which counts those of the process, not the kernel's. The cold process once is a plain one, and once
 has what Lambda's runtime client imports before the handler.
 """
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools import Logger, Metrics, Tracer
 
 from benchmarks.subjects import bare_connection, running
-from benchmarks.warm import _round_us, _select_1, one_core
+from benchmarks.warm import _round_us, select_1, one_core
 from lambda_dbconn import ConnectionManager, Settings
 from lambda_dbconn.observers.emf import EmfObserver
 from lambda_dbconn.observers.logging import LoggingObserver
@@ -47,7 +47,7 @@ def measure(engine: str, *, rounds: int = 200, per_round: int = 100) -> str:
         subjects = {name: _borrowing(environ, observer, stack) for name, observer in _observers().items()}
 
         def by_hand() -> None:
-            _select_1(bare)
+            select_1(bare)
 
         hand: list[float] = []
         added: dict[str, list[float]] = {name: [] for name in subjects}
@@ -85,6 +85,6 @@ def _borrowing(environ: Mapping[str, str], observer: Observer, stack: ExitStack)
 
     def borrow() -> None:
         with db.connection(next(contexts)) as connection:
-            _select_1(connection)
+            select_1(connection)
 
     return borrow
