@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools import Logger, Metrics, Tracer
 
 from benchmarks.subjects import bare_connection, running
-from benchmarks.warm import _round_us, select_1, one_core
+from benchmarks.warm import _round_us, one_core, select_1
 from lambda_dbconn import ConnectionManager, Settings
 from lambda_dbconn.observers.emf import EmfObserver
 from lambda_dbconn.observers.logging import LoggingObserver
