@@ -62,9 +62,9 @@ def measure(engine: str) -> str:
     with ways(engine) as (server, static, paths):
         counted = {name: way for name, way in paths.items() if name != _LEFT_OUT}
         lines = [_line(engine, before, static, counted) for before in BEFORE]
+        lines.append(_warm_line(engine, static))
         with_token, by_iam = iam_way(server, static)
         lines += [_line(engine, before, with_token, by_iam) for before in BEFORE]
-        lines.append(_warm_line(engine, static))
     return "\n".join(lines)
 
 

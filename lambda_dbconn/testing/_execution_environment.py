@@ -19,14 +19,15 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 _API_PATH = "/2018-06-01/runtime/"
 _POLL_INTERVAL_S = 0.02
+_SETTLING_S = 2.0  # for a runtime to fall asleep; a function's own threads may never do so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,9 +194,28 @@ class ExecutionEnvironment:
                 exchange.requests.remove(request)  # nobody took it in time
             return exchange.outcomes.pop(request.request_id)
 
-    def wait_until_idle(self, timeout_s: float) -> None:
-        """Wait until the runtime asks for the next invocation, or has ended, or ``timeout_s`` have passed."""
-        self._wait_for(lambda: self._exchange.polling_count > 0, timeout_s)
+    def settle(self) -> None:
+        """Wait until the runtime sleeps; at once while an invocation is under way, and for two seconds at most.
+
+        The thread that asks for the next invocation is not the main one. A signal that meets the main thread between
+        its last instruction in Python and its sleep is not seen by Python until something else wakes it up.
+        """
+        exchange = self._exchange
+        give_up_s = time.monotonic() + _SETTLING_S
+        if self._wait_for(lambda: exchange.is_ready() or bool(exchange.outcomes), _SETTLING_S):
+            if exchange.outcomes:
+                return
+            # Twice: a thread may wake up another one, and sleep, while they are looked at one by one.
+            while (self._is_running() or self._is_running()) and time.monotonic() < give_up_s:
+                time.sleep(0.001)
+
+    def _is_running(self) -> bool:
+        """Say whether a thread is about to do something; where there is no /proc, nobody can tell."""
+        with contextlib.suppress(OSError):  # also when one ends meanwhile
+            for path in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+                if path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "R":
+                    return True
+        return False
 
     def _wait_for(self, fact: Callable[[], bool], timeout_s: float) -> bool:
         give_up_s = time.monotonic() + timeout_s

@@ -230,19 +230,22 @@ class LocalRuntime:
                     self._discard(environment)
                 return Invocation(request_id=request_id, duration_ms=duration_ms, error=fault)
             if self._freeze_between_invocations and not self._is_managed_instance:
-                environment.wait_until_idle(max(0.0, timeout_s - duration_ms / 1000))
+                environment.settle()
                 environment.freeze()
         return Invocation(request_id=request_id, duration_ms=duration_ms, value=outcome.value, error=outcome.fault)
 
     def freeze(self) -> None:
         """Stop every process of the environment (SIGSTOP) until :meth:`thaw` or the next :meth:`invoke`.
 
-        Time goes on, for deadlines and for servers; an invocation under way may time out.
+        As Lambda does, this waits until the runtime sleeps, but for no invocation that is under way: that may time
+        out. Time goes on, for deadlines and for servers.
 
         Raises:
             RuntimeError: there is no environment.
         """
-        self._current().freeze()
+        environment = self._current()
+        environment.settle()
+        environment.freeze()
 
     def thaw(self) -> None:
         """Let a frozen environment go on.
@@ -271,6 +274,8 @@ class LocalRuntime:
         environment = self._environment
         if environment is None:
             return None
+        if not environment.is_frozen:
+            environment.settle()
         environment.terminate(grace_s)
         return self._discard(environment)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lambda_dbconn.testing._execution_environment import ExecutionEnvironment
 from lambda_dbconn.testing.runtime_api import (
     FunctionFault,
     InitError,
@@ -287,6 +288,43 @@ def test_a_sigterm_handler_runs_in_the_grace(function: Callable[..., LocalRuntim
     runtime.start()
     assert runtime.shutdown(grace_s=LIMIT_S) == 0
     assert runtime.output().splitlines() == ["imported", "goodbye"]
+
+
+def test_a_runtime_is_frozen_and_ended_when_it_sleeps(
+    function: Callable[..., LocalRuntime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+
+    def looked_at(action: Callable[..., None]) -> Callable[..., None]:
+        def act(environment: ExecutionEnvironment, *arguments: Any) -> None:
+            states.append(Path(f"/proc/{environment.pid}/stat").read_text().rpartition(")")[2].split()[0])
+            action(environment, *arguments)
+
+        return act
+
+    for name in ("freeze", "terminate"):
+        monkeypatch.setattr(ExecutionEnvironment, name, looked_at(getattr(ExecutionEnvironment, name)))
+    runtime = function()
+    pid = runtime.invoke({}).value["pid"]
+    (core, *_) = os.sched_getaffinity(pid)
+    os.sched_setaffinity(pid, {core})
+    with busy(core):
+        for _ in range(10):
+            runtime.invoke({})
+            runtime.freeze()
+        runtime.invoke({})
+        runtime.shutdown()
+    assert states == ["S"] * 11
+
+
+@contextlib.contextmanager
+def busy(core: int) -> Iterator[None]:
+    command = [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"]
+    with subprocess.Popen(command) as rival:
+        try:
+            yield
+        finally:
+            rival.kill()
 
 
 def test_the_processes_that_a_function_started_end_with_it(function: Callable[..., LocalRuntime]) -> None:
