@@ -210,10 +210,10 @@ class ExecutionEnvironment:
                 time.sleep(0.001)
 
     def _is_running(self) -> bool:
-        """Say whether a thread is about to do something; where there is no /proc, nobody can tell."""
+        """Say whether a thread is about to do something, or stopped; where there is no /proc, nobody can tell."""
         with contextlib.suppress(OSError):  # also when one ends meanwhile
             for path in Path(f"/proc/{self.pid}/task").glob("*/stat"):
-                if path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "R":
+                if path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] in "RT":
                     return True
         return False
 
@@ -244,7 +244,6 @@ class ExecutionEnvironment:
         """Send SIGTERM to the runtime, and wait up to ``grace_s`` seconds for its end."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
-        self.thaw()
         self._wait_for(lambda: False, grace_s)
 
     def send_signal(self, number: signal.Signals) -> None:

@@ -274,8 +274,9 @@ class LocalRuntime:
         environment = self._environment
         if environment is None:
             return None
-        if not environment.is_frozen:
-            environment.settle()
+        if environment.is_frozen:
+            environment.thaw()  # first: of stopped threads any one takes the signal, and the main one sleeps on
+        environment.settle()
         environment.terminate(grace_s)
         return self._discard(environment)
 
