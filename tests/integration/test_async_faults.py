@@ -310,7 +310,7 @@ def test_credentials_that_are_refused_are_asked_for_once_more_and_off_the_loop(d
 
 def test_an_endpoint_that_is_not_there_is_an_error_and_warm_up_raises_nothing(own_database: Database) -> None:
     database = own_database
-    db = manager(database, connect_timeout_s=0.3)
+    db = manager(database, connect_timeout_s=1.0)
     assert asyncio.run(db.warm_up())
     asyncio.run(db.close())
     database.backend.stop()

@@ -336,7 +336,7 @@ def test_a_write_in_a_read_only_transaction_says_nothing_about_the_server(databa
 
 def test_a_user_with_too_many_connections_is_busy(database: Database) -> None:
     with limited_user(database) as user, database.manager(user=user, name=None).connection():
-        impatient = database.manager(user=user, name=None, connect_timeout_s=0.3)
+        impatient = database.manager(user=user, name=None, connect_timeout_s=1.5)
         with pytest.raises(ProxyBusyError) as raised, impatient.connection():
             pytest.fail("it is connected")
     assert raised.value.retryable

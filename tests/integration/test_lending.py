@@ -133,7 +133,7 @@ def test_warm_up_connects_and_the_first_borrow_finds_the_connection(database: Da
 
 def test_warm_up_raises_nothing_and_the_first_borrow_says_what_is_wrong(database: Database) -> None:
     database.relay.refuse()
-    db = database.manager(connect_timeout_s=0.2)
+    db = database.manager(connect_timeout_s=1.0)
     assert db.warm_up() is False
     with pytest.raises(ConnectError), db.connection():
         pytest.fail("it is connected")

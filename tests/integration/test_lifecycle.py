@@ -88,7 +88,7 @@ def test_a_warm_up_that_fails_fails_no_init_and_is_told_by_the_invocation_that_f
     own_server: LocalServer,
 ) -> None:
     own_server.stop()
-    with function(own_server, DB_WARM_UP="init", DB_CONNECT_TIMEOUT_S="0.5") as runtime:
+    with function(own_server, DB_WARM_UP="init", DB_CONNECT_TIMEOUT_S="1.5") as runtime:
         assert "WarmUpFailed" in runtime.output()
         told = invoke(runtime)
         assert told["error"] == "ConnectError"
@@ -101,7 +101,7 @@ def test_a_warm_up_that_fails_fails_no_init_and_is_told_by_the_invocation_that_f
 
 def test_a_fault_that_has_passed_after_init_is_none_for_the_first_invocation(own_server: LocalServer) -> None:
     own_server.stop()
-    with function(own_server, DB_WARM_UP="init", DB_CONNECT_TIMEOUT_S="0.5") as runtime:
+    with function(own_server, DB_WARM_UP="init", DB_CONNECT_TIMEOUT_S="1.5") as runtime:
         own_server.start()
         assert invoke(runtime)["opened"] == 1
 

@@ -181,7 +181,7 @@ def test_what_no_later_try_would_mend_is_no_reason_to_go_to_the_writer(endpoints
 def test_when_the_writer_refuses_as_well_that_is_what_is_raised(endpoints: Endpoints) -> None:
     for proxy in (endpoints.reader, endpoints.writer):
         proxy.fail_next_logins(1_000, "connection_limit")
-    options: dict[str, Any] = {"reader_fallback": "writer", "connect_timeout_s": 0.5}
+    options: dict[str, Any] = {"reader_fallback": "writer", "connect_timeout_s": 1.5}
     with managed(endpoints, **options) as db, pytest.raises(ProxyBusyError) as caught, db.reader.connection(20):
         pytest.fail("it is connected")
     assert db.settings.address in str(caught.value)
