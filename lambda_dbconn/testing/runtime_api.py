@@ -244,8 +244,9 @@ class LocalRuntime:
             RuntimeError: there is no environment.
         """
         environment = self._current()
-        environment.settle()
-        environment.freeze()
+        if not environment.is_frozen:
+            environment.settle()
+            environment.freeze()
 
     def thaw(self) -> None:
         """Let a frozen environment go on.
