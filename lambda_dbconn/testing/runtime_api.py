@@ -237,8 +237,8 @@ class LocalRuntime:
     def freeze(self) -> None:
         """Stop every process of the environment (SIGSTOP) until :meth:`thaw` or the next :meth:`invoke`.
 
-        As Lambda does, this waits until the runtime sleeps, but for no invocation that is under way: that may time
-        out. Time goes on, for deadlines and for servers.
+        As Lambda does, this waits until the runtime sleeps, for two seconds at most, but for no invocation that is
+        under way: that may time out. Time goes on, for deadlines and for servers.
 
         Raises:
             RuntimeError: there is no environment.
@@ -265,6 +265,8 @@ class LocalRuntime:
 
     def shutdown(self, *, grace_s: float = 2.0) -> int | None:
         """End the environment: SIGTERM, and SIGKILL if it has not ended ``grace_s`` seconds later. Idempotent.
+
+        SIGTERM waits until the runtime sleeps, for two seconds at most.
 
         Lambda does this only for functions with an extension; others are killed. Before Python 3.12, a SIGTERM
         handler of the function never runs, as the main thread waits inside the runtime client.
