@@ -1,8 +1,10 @@
 """Whom to trust for which endpoint. There is no fallback: not to unverified TLS, not to plaintext.
 
-RDS Proxy presents certificates of Amazon's public authority, which are in certifi's and botocore's bundles; an
-RDS or Aurora host presents one of RDS's own authorities, which are in no public bundle.
-Sources: RDS user guide, "Using TLS/SSL with RDS Proxy" and "Using SSL/TLS to encrypt a connection".
+RDS Proxy presents certificates of Amazon Trust Services, whose five roots come with this package: a public bundle
+would trust more than a hundred, and take a cold start longer to read than all the rest of this package. An RDS or
+Aurora host presents one of RDS's own authorities, which are in no public bundle.
+Sources: RDS user guide, "Using TLS/SSL with RDS Proxy" and "Using SSL/TLS to encrypt a connection"; Amazon Trust
+Services' repository, "Trust store and pinning recommendations".
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.settings import Settings
 
+AMAZON_ROOTS = os.path.join(os.path.dirname(__file__), "amazon-roots.pem")  # noqa: PTH118, PTH120 - see `_readable`
 LAYER_RDS_BUNDLE = "/opt/lambda_dbconn/rds-global-bundle.pem"
 RDS_BUNDLE_URL = "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem"
+# Who signs for RDS Proxy in China, the European Sovereign Cloud and the isolated partitions has not been seen by us.
+_DOMAIN_OF_AMAZON_ROOTS = ".amazonaws.com"
 _SYSTEM_BUNDLES = (
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/certs/ca-certificates.crt",
@@ -62,6 +67,8 @@ def trust_for(settings: Settings) -> Trust:
             "RDS's own authority, which no public bundle contains",
             remedy=f"Package {RDS_BUNDLE_URL} with the function and set the variable to its path.",
         )
+    if endpoint.is_proxy and endpoint.host.lower().endswith(_DOMAIN_OF_AMAZON_ROOTS):
+        return Trust(cafile=AMAZON_ROOTS)
     return Trust(cafile=_public_bundle(settings))
 
 

@@ -1,24 +1,29 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
+import re
+import ssl
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import certifi
 import pytest
 
 from lambda_dbconn import ConfigurationError, tls
-from lambda_dbconn.tls import LAYER_RDS_BUNDLE, Trust, trust_for
+from lambda_dbconn.tls import AMAZON_ROOTS, LAYER_RDS_BUNDLE, Trust, trust_for
 from tests.unit.conftest import INSTANCE, PROXY, READER, local
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Bundles = Callable[..., None]
 
 GLOBAL = "mydb.global-c7tj4example.global.rds.amazonaws.com"
+CHINESE_PROXY = "mydb.proxy-c7tj4example.rds.cn-north-1.amazonaws.com.cn"
 UNKNOWN = "x.unknown.form.us-east-1.rds.amazonaws.com"
 NAMED = {"prefix": "DB_", "auth": "iam", "sslmode": "verify-full"}
 
@@ -67,7 +72,38 @@ def test_a_host_of_rds_itself_is_never_verified_with_a_public_bundle(bundles: Bu
         verified(host)
 
 
-@pytest.mark.parametrize("host", [PROXY, "x.endpoint.proxy-demo.us-east-1.rds.amazonaws.com", "db.example.com"])
+@pytest.mark.parametrize(
+    "host", [PROXY, PROXY.upper(), "x.endpoint.proxy-demo.us-gov-west-1.rds.amazonaws.com", "alias.example.com"]
+)
+def test_a_proxy_is_verified_with_the_roots_of_amazon_alone(bundles: Bundles, host: str) -> None:
+    bundles("/packages/certifi/cacert.pem", LAYER_RDS_BUNDLE, packages=("certifi",))
+    assert verified(host, signing_host=PROXY if "example" in host else None).cafile == AMAZON_ROOTS
+
+
+def test_the_roots_of_amazon_are_those_of_the_public_bundle() -> None:
+    """Of certifi's newest: a root that Amazon adds, or gives up, is to be seen here."""
+    public = authorities(certifi.where())
+    of_amazon = {mark: name for mark, name in public.items() if name.startswith(("Amazon ", "Starfield Services Root"))}
+    assert len(of_amazon) == 5
+    assert authorities(AMAZON_ROOTS) == of_amazon
+
+
+def test_each_root_is_headed_by_its_name_and_fingerprint() -> None:
+    said = re.findall(r"^# (.+), SHA-256 (\w{64})$", Path(AMAZON_ROOTS).read_text(), re.MULTILINE)
+    assert {mark: name for name, mark in said} == authorities(AMAZON_ROOTS)
+
+
+def authorities(path: str) -> dict[str, str]:
+    """Return the common names of the authorities in a file, by fingerprint."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(path)
+    marks = (hashlib.sha256(der).hexdigest() for der in context.get_ca_certs(binary_form=True))
+    listed: list[dict[str, Any]] = context.get_ca_certs()
+    subjects = (dict(pair for (pair,) in authority["subject"]) for authority in listed)
+    return {mark: subject.get("commonName", "") for mark, subject in zip(marks, subjects, strict=True)}
+
+
+@pytest.mark.parametrize("host", [CHINESE_PROXY, "db.example.com"])
 @pytest.mark.parametrize(
     ("packages", "paths", "found"),
     [
@@ -82,7 +118,7 @@ def test_a_host_of_rds_itself_is_never_verified_with_a_public_bundle(bundles: Bu
         (("certifi",), (tls._SYSTEM_BUNDLES[-1],), tls._SYSTEM_BUNDLES[-1]),
     ],
 )
-def test_a_proxy_and_any_other_host_are_verified_with_the_first_public_bundle(
+def test_a_proxy_elsewhere_and_any_other_host_are_verified_with_the_first_public_bundle(
     bundles: Bundles, host: str, packages: tuple[str, ...], paths: tuple[str, ...], found: str
 ) -> None:
     bundles(*paths, packages=packages)
@@ -92,19 +128,19 @@ def test_a_proxy_and_any_other_host_are_verified_with_the_first_public_bundle(
 def test_where_there_is_no_bundle_at_all_the_error_says_what_to_install(bundles: Bundles) -> None:
     bundles()
     with pytest.raises(ConfigurationError, match=r"DB_SSLROOTCERT is not set.*neither certifi.*Install certifi"):
-        verified(PROXY)
+        verified()
 
 
 def test_a_package_without_files_is_passed_over(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
     bundles(tls._SYSTEM_BUNDLES[1])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None, origin=None))
-    assert verified(PROXY).cafile == tls._SYSTEM_BUNDLES[1]
+    assert verified().cafile == tls._SYSTEM_BUNDLES[1]
 
 
 def test_the_bundle_is_found_without_importing_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("certifi", "botocore"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    assert verified(PROXY).is_verified
+    assert verified().is_verified
     assert not {"certifi", "botocore"} & set(sys.modules)
 
 
