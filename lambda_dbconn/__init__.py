@@ -11,7 +11,7 @@ def handler(event, context):
         return cur.fetchall()
 """
 
-from lambda_dbconn import _typing
+from lambda_dbconn import light
 from lambda_dbconn.credentials import CredentialProvider, Credentials
 from lambda_dbconn.endpoint import Endpoint, EndpointKind
 from lambda_dbconn.errors import (
@@ -38,7 +38,7 @@ from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import Settings
 from lambda_dbconn.stats import Stats
 
-if _typing.TYPE_CHECKING:
+if light.TYPE_CHECKING:
     from lambda_dbconn.async_manager import AsyncConnectionManager
     from lambda_dbconn.credentials.static import StaticProvider
 
@@ -82,7 +82,7 @@ _WHERE = {
     "StaticProvider": "lambda_dbconn.credentials.static",
 }
 
-if not _typing.TYPE_CHECKING:  # to type checkers it would make any name an attribute
+if not light.TYPE_CHECKING:  # to type checkers it would make any name an attribute
 
     def __getattr__(name: str) -> object:
         """Import what is not imported at once."""

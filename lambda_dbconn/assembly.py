@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.backoff import Budget
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.connector import Connector
@@ -11,6 +10,7 @@ from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.events import LoanEnded
 from lambda_dbconn.lease import pin_action
 from lambda_dbconn.lender import Lender
+from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.observers.logging import LoggingObserver
 from lambda_dbconn.stats import Recorder
 from lambda_dbconn.upkeep import Upkeep

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.assembly import Assembly
 from lambda_dbconn.drivers import load_async_driver, load_driver
 from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.lease import Attempts
+from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.steps import carry_out_async
 from lambda_dbconn.threads import in_thread_now, in_thread_unless_cancelled
 from lambda_dbconn.transaction import Transaction

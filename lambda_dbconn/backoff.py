@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.clock import jitter
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lambda_dbconn.clock import Clock

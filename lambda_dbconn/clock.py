@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from lambda_dbconn._typing import Protocol
+from lambda_dbconn.light import Protocol
 
 
 class Clock(Protocol):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.backoff import Backoff
 from lambda_dbconn.credentials import let_forget
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.errors import AuthenticationError, ConnectError, CredentialsError, LambdaDbConnError
 from lambda_dbconn.events import ConnectFailed, WarmUpFailed
+from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.tls import trust_for
 
 if TYPE_CHECKING:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING, Protocol
 from lambda_dbconn.errors import ConfigurationError, DeadlineExceededError
-from lambda_dbconn.value import Value
+from lambda_dbconn.light import TYPE_CHECKING, Protocol, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable

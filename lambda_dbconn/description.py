@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.lease import pin_action
+from lambda_dbconn.light import TYPE_CHECKING, Value
 from lambda_dbconn.tls import trust_for
-from lambda_dbconn.value import Value
 
 if TYPE_CHECKING:
     from lambda_dbconn.credentials import CredentialProvider

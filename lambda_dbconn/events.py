@@ -5,8 +5,7 @@ Durations are seconds. `endpoint` is `host:port`. No event holds a credential.
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import Protocol
-from lambda_dbconn.value import Value
+from lambda_dbconn.light import Protocol, Value
 
 
 class Event(Value):

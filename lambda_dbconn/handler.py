@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import wraps
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

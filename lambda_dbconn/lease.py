@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import select
 
-from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.backoff import Backoff
 from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.liveness import WATCHED, Limits
 
 if TYPE_CHECKING:

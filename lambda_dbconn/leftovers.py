@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,12 +6,12 @@ atomic. What may take a round trip is a step (`steps`): who lends says whether s
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.errors import CommitUnknownError, ConnectionInUseError, TransactionLeftOpenError
 from lambda_dbconn.events import TransactionRolledBack
 from lambda_dbconn.lease import Slot, discard_reason
 from lambda_dbconn.lifecycle import watch
+from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.upkeep import CLEANING_LIMIT_S
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import select
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.clock import jitter
-from lambda_dbconn.value import Value
+from lambda_dbconn.light import TYPE_CHECKING, Value
 
 if TYPE_CHECKING:
     from lambda_dbconn.settings import Settings

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from _thread import get_ident
 
-from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar, overload
 from lambda_dbconn.assembly import Assembly
 from lambda_dbconn.drivers import load_driver
 from lambda_dbconn.lease import Attempts
+from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar, overload
 from lambda_dbconn.steps import carry_out
 
 if TYPE_CHECKING:

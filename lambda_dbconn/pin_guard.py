@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import SessionPinnedError
 from lambda_dbconn.events import SessionPinned
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.pinning import pin
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ sent them to the drivers in this project's tests.
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import (
     BORROW_TIMEOUT_REMEDY,
     AuthenticationError,
@@ -20,6 +19,7 @@ from lambda_dbconn.errors import (
     ProxyRefusedError,
     TlsError,
 )
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lambda_dbconn.errors import LambdaDbConnError

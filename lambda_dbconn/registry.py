@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING, overload
 from lambda_dbconn.assembly import WARM_UP_LIMIT_S
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.lifecycle import watch_memory
+from lambda_dbconn.light import TYPE_CHECKING, overload
 from lambda_dbconn.manager import ConnectionManager
 from lambda_dbconn.settings import Settings
 

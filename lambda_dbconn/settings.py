@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.accepts import HOST, Accepts, is_host, one_of, printable, seconds, whole
 from lambda_dbconn.endpoint import Endpoint, classify
 from lambda_dbconn.errors import ConfigurationError, LambdaDbConnWarning
+from lambda_dbconn.light import TYPE_CHECKING, Value
 from lambda_dbconn.secret import Secret
-from lambda_dbconn.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import LambdaDbConnWarning
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

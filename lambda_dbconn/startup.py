@@ -5,7 +5,7 @@ Source: RDS user guide, "Connecting to a database through RDS Proxy" and "Quotas
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

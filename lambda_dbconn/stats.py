@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.events import (
     ConnectFailed,
     ConnectionClosed,
@@ -13,7 +12,7 @@ from lambda_dbconn.events import (
     PingFailed,
     TransactionRolledBack,
 )
-from lambda_dbconn.value import Value
+from lambda_dbconn.light import TYPE_CHECKING, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ trip; all that is decided in between is written once, for code that blocks and f
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING, TypeVar
+from lambda_dbconn.light import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING, TypeVar
 from lambda_dbconn.events import LoanEnded
 from lambda_dbconn.lender import Lender
+from lambda_dbconn.light import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from lambda_dbconn.deadline import Deadline, InvocationContext

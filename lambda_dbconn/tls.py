@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import os
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.endpoint import classify
 from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.value import Value
+from lambda_dbconn.light import TYPE_CHECKING, Value
 
 if TYPE_CHECKING:
     from ssl import SSLContext

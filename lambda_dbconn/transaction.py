@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from _thread import get_ident
 
-from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.drivers import Failure, checked_isolation
+from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.steps import carry_out
 
 if TYPE_CHECKING:

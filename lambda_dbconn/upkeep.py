@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.clock import jitter
 from lambda_dbconn.deadline import Course, Cutoff, Deadline
 from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.errors import BORROW_TIMEOUT_REMEDY, CommitUnknownError, ConnectError
 from lambda_dbconn.events import ConnectionClosed, ConnectionOpened, ConnectionReplaced, ConnectionReused, PingFailed
 from lambda_dbconn.leftovers import Leftovers
+from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.liveness import PING_LIMIT_S, Limits, has_hung_up, judge
 
 if TYPE_CHECKING:

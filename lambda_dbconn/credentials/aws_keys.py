@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import sys
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import CredentialsError, without_frames
+from lambda_dbconn.light import TYPE_CHECKING, Value
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment
-from lambda_dbconn.value import Value
 
 if TYPE_CHECKING:
     from typing import Any

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.credentials import Credentials, let_forget
 from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

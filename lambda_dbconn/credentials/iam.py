@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.credentials import Credentials, let_forget
 from lambda_dbconn.credentials.aws_keys import FunctionKeys
@@ -18,6 +17,7 @@ from lambda_dbconn.credentials.sigv4 import sign_token
 from lambda_dbconn.endpoint import classify
 from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.events import CredentialsFetched
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:

@@ -6,10 +6,9 @@ Source: Secrets Manager user guide, "JSON structure of AWS Secrets Manager datab
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import CredentialsError
+from lambda_dbconn.light import TYPE_CHECKING, Value
 from lambda_dbconn.secret import Secret
-from lambda_dbconn.value import Value
 
 if TYPE_CHECKING:
     from typing import Any

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.credentials.secret_sources import BINARY, CURRENT, STORE_TEXT
 from lambda_dbconn.credentials.wire_log import QuietWireLog
 from lambda_dbconn.errors import CredentialsError, without_frames
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment
 

@@ -7,8 +7,8 @@ Sources: AWS general reference, "Signature Version 4 signing process"; botocore'
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.credentials.aws_keys import quoted
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.secret import Secret
 
 if TYPE_CHECKING:

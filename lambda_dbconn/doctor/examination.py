@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.backoff import Budget
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.connector import Connector
@@ -14,6 +13,7 @@ from lambda_dbconn.doctor import causes, login, network, server
 from lambda_dbconn.doctor.report import FAILED, PASSED, SKIPPED, Diagnosis, Finding, Step, StepFailedError
 from lambda_dbconn.drivers import load_driver
 from lambda_dbconn.errors import ConfigurationError, DeadlineExceededError, LambdaDbConnError
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.settings import Settings
 from lambda_dbconn.tls import trust_for
 

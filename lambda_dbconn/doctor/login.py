@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.credentials.sigv4 import TOKEN_LIFETIME_S
 from lambda_dbconn.doctor.report import Finding
 from lambda_dbconn.endpoint import classify
 from lambda_dbconn.errors import CredentialsError
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any

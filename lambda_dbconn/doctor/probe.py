@@ -12,9 +12,9 @@ import ssl
 import struct
 import time
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.doctor import causes
 from lambda_dbconn.doctor.report import Finding, StepFailedError
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.tls import load_authorities
 
 if TYPE_CHECKING:

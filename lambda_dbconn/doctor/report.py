@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import LambdaDbConnError
-from lambda_dbconn.value import Value
+from lambda_dbconn.light import TYPE_CHECKING, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,11 +9,11 @@ import os
 import socket
 from contextlib import closing
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.doctor import causes
 from lambda_dbconn.doctor.report import Finding, StepFailedError
 from lambda_dbconn.endpoint import EndpointKind, classify
 from lambda_dbconn.lease import pin_action
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import ConfigurationError, ConnectError
+from lambda_dbconn.light import TYPE_CHECKING, Choice
 from lambda_dbconn.settings import environment
-from lambda_dbconn.value import Choice
 
 if TYPE_CHECKING:
     from typing import Any

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import time
 
-from lambda_dbconn._typing import TYPE_CHECKING, TypeVar
 from lambda_dbconn.errors import ConfigurationError, ConnectError, ConnectTimeoutError
+from lambda_dbconn.light import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable

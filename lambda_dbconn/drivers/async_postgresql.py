@@ -11,7 +11,6 @@ import asyncio
 import psycopg
 from psycopg import pq, waiting
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import watching
 from lambda_dbconn.drivers.postgresql import (
     PostgresqlSessions,
@@ -22,6 +21,7 @@ from lambda_dbconn.drivers.postgresql import (
     refuse_prepared,
 )
 from lambda_dbconn.drivers.postgresql_connection import WAKE_UP_S, ended_in_vain, shorter, within
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.threads import in_thread
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING, Protocol, TypeVar
+from lambda_dbconn.light import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable

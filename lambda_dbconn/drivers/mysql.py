@@ -18,7 +18,6 @@ import time
 import pymysql
 from pymysql.constants import SERVER_STATUS
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import (
     Failure,
     SessionState,
@@ -29,6 +28,7 @@ from lambda_dbconn.drivers import (
 )
 from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext, WatchedConnection, limit
 from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError, without_frames
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.tls import load_authorities
 
 if TYPE_CHECKING:

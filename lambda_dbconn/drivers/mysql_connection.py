@@ -14,7 +14,7 @@ import time
 
 import pymysql
 
-from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

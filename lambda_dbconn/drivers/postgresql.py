@@ -18,7 +18,6 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-from lambda_dbconn._typing import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.drivers import (
     Failure,
     SessionState,
@@ -30,6 +29,7 @@ from lambda_dbconn.drivers import (
 )
 from lambda_dbconn.drivers.postgresql_connection import Connection, WatchedConnection
 from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
+from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ import time
 
 import psycopg
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.drivers import watching
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

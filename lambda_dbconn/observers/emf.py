@@ -13,9 +13,9 @@ import sys
 import time
 from _thread import allocate_lock
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.events import ConnectionReused, LoanEnded
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.observers.measures import COUNT, measures
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.events import (
     ConnectFailed,
     ConnectionOpened,
@@ -17,6 +16,7 @@ from lambda_dbconn.events import (
     TransactionRolledBack,
     WarmUpFailed,
 )
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any

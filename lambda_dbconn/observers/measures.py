@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.events import (
     ConnectFailed,
     ConnectionOpened,
@@ -15,6 +14,7 @@ from lambda_dbconn.events import (
     SessionPinned,
     TransactionRolledBack,
 )
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

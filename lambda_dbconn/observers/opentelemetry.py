@@ -9,7 +9,6 @@ import time
 
 from opentelemetry import metrics, trace
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.events import (
     ConnectFailed,
     ConnectionOpened,
@@ -19,6 +18,7 @@ from lambda_dbconn.events import (
     Event,
     LoanEnded,
 )
+from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter

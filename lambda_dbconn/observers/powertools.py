@@ -5,9 +5,9 @@ Rests on Powertools 3 and, for subsegments, on its X-Ray provider. Nothing of ei
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
 from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.events import ConnectFailed, ConnectionOpened, ConnectionReused, CredentialsFetched, LoanEnded
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.observers.logging import DEBUG, INFO, LOGGER_NAME, WARNING, level_of
 from lambda_dbconn.observers.measures import measures
 from lambda_dbconn.observers.several import SeveralObservers

@@ -10,8 +10,7 @@ scanner and the rules are imported when a statement has one.
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING
-from lambda_dbconn.value import Value
+from lambda_dbconn.light import TYPE_CHECKING, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.pinning.rules import MYSQL, MYSQL_TRACKED, POSTGRESQL
 from lambda_dbconn.pinning.scanner import EXECUTABLE, MARK, NAME, NUMBER, STRING, WORD
 from lambda_dbconn.pinning.statements import makes_routine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from lambda_dbconn._typing import TYPE_CHECKING
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.pinning.scanner import MARK, WORD, tokens
 
 if TYPE_CHECKING:

@@ -152,7 +152,6 @@ def test_test_names_are_sentences_and_none_is_there_twice(path: Path) -> None:
 def test_every_module_of_the_core_has_its_tests(module: str) -> None:
     elsewhere = {
         "__main__",
-        "_typing",
         "credentials",
         "observers",
         "drivers.postgresql",

@@ -1,25 +1,71 @@
-"""`Value`, an immutable record, and `Choice`, one of a few names: at a fraction of the price of the standard ones."""
+"""Stand-ins for what the core needs of `typing`, `enum` and `dataclasses`, at a fraction of their price.
+
+Lambda's runtime client and PyMySQL import neither `typing` nor `dataclasses`; they would be a sixth of a MySQL
+function's cold start. An `Enum` and a frozen dataclass cost ten times as much to define as these do. Type checkers see
+the real things. One module, not several: to be found and read costs more than most of what is in one.
+"""
 
 from __future__ import annotations
 
-from lambda_dbconn._typing import TYPE_CHECKING, dataclass_transform
+TYPE_CHECKING = False
+
 
 if TYPE_CHECKING:
     from enum import Enum as Choice
-    from typing import Any, Self
+    from typing import Any, Generic, Protocol, Self, TypeVar, dataclass_transform, overload
 else:
 
-    class Choice:
-        """One of the values that its class names; to type checkers an `Enum`, of which it has members and identity.
+    class Generic:
+        """Accepts a type parameter and forgets it."""
 
-        The definition of an `Enum` costs ten times as much, and is paid in every cold start.
-        """
+        __slots__ = ()  # or the slots of every class below would be in vain
+
+        def __class_getitem__(cls, _parameters):
+            """Return the class itself: parameters mean something to type checkers only."""
+            return cls
+
+    Protocol = Generic
+
+    def TypeVar(name, **_bounds):  # noqa: N802 - stands for typing.TypeVar
+        """Return a placeholder: nothing looks at it at run time."""
+        return name
+
+    def dataclass_transform(**_defaults):
+        """Return a decorator that changes nothing."""
+        return lambda cls: cls
+
+    def overload(function):
+        """Return the function: the last definition is the one that runs."""
+        return function
+
+    class _Choices(type):
+        """What is asked of the class itself, as of an `Enum`: its members, or the one of a value or a name."""
+
+        def __iter__(cls):
+            return iter(cls._members.values())
+
+        def __len__(cls):
+            return len(cls._members)
+
+        def __getitem__(cls, name):
+            return cls._members[name]
+
+        def __call__(cls, value):
+            """Return the member of that value."""
+            for member in cls:
+                if member.value == value:
+                    return member
+            raise ValueError(f"{value!r} is not a valid {cls.__name__}")
+
+    class Choice(metaclass=_Choices):
+        """One of the values that its class names."""
 
         def __init_subclass__(cls):
             """Make a member of each name."""
+            cls._members = {}
             for name, value in list(vars(cls).items()):
                 if not name.startswith("_"):
-                    member = cls()
+                    member = cls._members[name] = object.__new__(cls)
                     member.name, member.value = name, value
                     setattr(cls, name, member)
 
@@ -39,8 +85,8 @@ class Value:
     """A keyword-only, frozen, comparable and hashable record; its fields are the class's annotations.
 
     To type checkers a subclass is a frozen dataclass. At run time nothing is generated: a frozen dataclass
-    costs half a millisecond to define (and 14 ms for the import of `dataclasses`), this costs microseconds,
-    which counts because every value of the package is defined in every cold start.
+    costs half a millisecond to define, this costs microseconds, which counts because every value of the package is
+    defined in every cold start.
     """
 
     _fields: tuple[str, ...] = ()
@@ -97,4 +143,13 @@ class Value:
         return type(self)(**{**self.__dict__, **changes})
 
 
-__all__ = ["Choice", "Value"]
+__all__ = [
+    "TYPE_CHECKING",
+    "Choice",
+    "Generic",
+    "Protocol",
+    "TypeVar",
+    "Value",
+    "dataclass_transform",
+    "overload",
+]

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import enum
 import pickle
 
 import pytest
 
-from lambda_dbconn.value import Choice, Value
+from lambda_dbconn.light import Choice, Value
 
 
 class Point(Value):
@@ -155,3 +156,17 @@ def test_a_choice_is_of_its_class_and_says_which_it_is() -> None:
 def test_a_choice_that_is_copied_or_pickled_is_itself() -> None:
     copies = [copy.copy(Colour.RED), copy.deepcopy(Colour.RED), pickle.loads(pickle.dumps(Colour.RED))]
     assert all(each is Colour.RED for each in copies)
+
+
+def test_a_choice_knows_its_members_as_an_enum_does() -> None:
+    model = enum.Enum("model", {"RED": "as a rose", "BLUE": "as the sky"})
+    for kind in (Colour, model):
+        assert [member.name for member in kind] == ["RED", "BLUE"]
+        assert len(kind) == 2
+        assert kind.RED in kind
+        assert kind["RED"] is kind.RED
+        assert kind("as the sky") is kind.BLUE
+        with pytest.raises(KeyError):
+            kind["GREEN"]
+        with pytest.raises(ValueError, match=f"'as grass' is not a valid {kind.__name__}"):
+            kind("as grass")
