@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.backoff import Budget
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.connector import Connector
 from lambda_dbconn.credentials import provider_for
@@ -66,13 +65,11 @@ class Assembly(Generic[C]):
         listen = getattr(self._credentials, "listen", None)
         if listen is not None:
             listen(recorder.tell)
-        self._budget = Budget(self._clock)
         self._connector = Connector(
             settings,
             driver=self._driver,
             credentials=self._credentials,
             clock=self._clock,
-            budget=self._budget,
             tell=recorder.tell,
         )
         self._upkeep = Upkeep(

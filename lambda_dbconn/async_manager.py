@@ -92,7 +92,7 @@ class AsyncConnectionManager(Assembly[C]):
     ) -> R:
         """Await `function(connection)` in a transaction, and again when that is safe, as `ConnectionManager.run`."""
         deadline = self._lender.deadline(context)
-        tries = Attempts(attempts, deadline, self._budget)
+        tries = Attempts(attempts, deadline, self._connector.budget)
         while True:
             loan = self.transaction(deadline, read_only=read_only, isolation=isolation)
             try:

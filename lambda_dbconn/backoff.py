@@ -36,10 +36,6 @@ class Budget:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.renew()
-
-    def renew(self) -> None:
-        """Begin anew: after a SnapStart restore an earlier reading of the clock means nothing."""
         self._credit = float(CREDIT)
         self._earned_at = self._clock.monotonic()
 

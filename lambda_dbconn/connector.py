@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.backoff import Backoff
 from lambda_dbconn.credentials import let_forget
 from lambda_dbconn.deadline import Deadline
-from lambda_dbconn.errors import AuthenticationError, ConnectError, CredentialsError, LambdaDbConnError
+from lambda_dbconn.errors import (
+    AuthenticationError,
+    ConnectError,
+    ConnectTimeoutError,
+    CredentialsError,
+    LambdaDbConnError,
+)
 from lambda_dbconn.events import ConnectFailed, WarmUpFailed
 from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.tls import trust_for
@@ -35,7 +40,6 @@ class Connector(Generic[C]):
         driver: Opens one connection, or says why not.
         credentials: Asked before each connection; told when they are refused.
         clock: For the time limit and the pauses.
-        budget: Of repeats.
         tell: Called with an event for each try that failed.
     """
 
@@ -46,14 +50,13 @@ class Connector(Generic[C]):
         driver: Driver[C],
         credentials: CredentialProvider,
         clock: Clock,
-        budget: Budget,
         tell: Callable[[Event], None],
     ) -> None:
         self._settings = settings
         self._driver = driver
         self._credentials = credentials
         self._clock = clock
-        self._budget = budget
+        self._budget: Budget | None = None
         self._tell = tell
         self._trust = trust_for(settings)
         self.address = settings.address
@@ -68,7 +71,7 @@ class Connector(Generic[C]):
         Raises:
             DeadlineExceededError: No time was left for the first try.
             CredentialsError: There is nothing to log in with.
-            ConnectError: The last try's, saying how many there were.
+            ConnectError: The last try's that was no time-out, if there was one, saying how many there were.
         """
         limit_s = deadline.cap_s(self._settings.connect_timeout_s, doing=f"connecting to {self._settings.address}")
         limit = _Limit(self._clock, limit_s)
@@ -121,9 +124,18 @@ class Connector(Generic[C]):
                 timeout_s=INTERRUPT_LIMIT_S,
             )
 
+    def budget(self) -> Budget:
+        """Return the budget of repeats; made when something is to be repeated, for it begins full."""
+        budget = self._budget
+        if budget is None:
+            from lambda_dbconn.backoff import Budget
+
+            budget = self._budget = Budget(self._clock)
+        return budget
+
     def forget(self) -> None:
         """Begin a new budget of repeats, and let the provider forget what it keeps, if it can."""
-        self._budget.renew()
+        self._budget = None
         let_forget(self._credentials)
 
     def _try(self, deadline: Deadline, limit: _Limit, *, attempt: int) -> C:
@@ -166,21 +178,30 @@ class Connector(Generic[C]):
     def _try_again(self, deadline: Deadline, limit: _Limit, first: ConnectError | CredentialsError) -> tuple[C, int]:
         import tenacity  # the happy path does without
 
+        from lambda_dbconn.backoff import Backoff
+
         attempt = 0
-        backoff = Backoff()
+        answer = None if isinstance(first, ConnectTimeoutError) else first
+        backoff, budget = Backoff(), self.budget()
 
         def try_once() -> C:
-            nonlocal attempt
+            nonlocal attempt, answer
             attempt += 1
             if attempt == 1:
                 raise first  # it has happened already: what is wanted is the pause after it
-            return self._try(deadline, limit, attempt=attempt)
+            try:
+                return self._try(deadline, limit, attempt=attempt)
+            except ConnectTimeoutError:
+                raise
+            except (ConnectError, CredentialsError) as error:
+                answer = error
+                raise
 
         retrying = tenacity.Retrying(
             sleep=self._clock.sleep,
             stop=lambda state: state.upcoming_sleep + _SHORTEST_TRY_S > min(limit.left_s(), deadline.remaining_s()),
-            wait=lambda _: max(backoff.pause_s(), self._budget.wait_s()),  # tenacity's own would repeat after SnapStart
-            before_sleep=lambda _: self._budget.spend(),
+            wait=lambda _: max(backoff.pause_s(), budget.wait_s()),  # tenacity's own would repeat after SnapStart
+            before_sleep=lambda _: budget.spend(),
             retry=tenacity.retry_if_exception(
                 lambda error: isinstance(error, (ConnectError, CredentialsError)) and error.retryable
             ),
@@ -188,10 +209,11 @@ class Connector(Generic[C]):
         )
         try:
             return retrying(try_once), attempt
-        except (ConnectError, CredentialsError) as error:
+        except (ConnectError, CredentialsError) as last:
+            error = answer or last  # what the server said tells more than that there was no time to hear it again
             if attempt > 1:
                 error.message += f" ({attempt} tries)"
-            raise
+            raise error from error.__cause__
 
 
 class _Limit:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 
-from lambda_dbconn.backoff import Backoff
 from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
@@ -13,7 +12,7 @@ from lambda_dbconn.liveness import WATCHED, Limits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lambda_dbconn.backoff import Budget
+    from lambda_dbconn.backoff import Backoff, Budget
     from lambda_dbconn.clock import Clock
     from lambda_dbconn.deadline import Cutoff, Deadline
     from lambda_dbconn.events import ConnectionReplaced
@@ -167,27 +166,31 @@ class Attempts:
     Args:
         count: How often at most.
         deadline: No pause is begun that it might cut off.
-        budget: Of the manager's repeats; a mere conflict costs none.
+        budget: Returns that of the manager's repeats; a mere conflict costs none.
 
     Raises:
         ConfigurationError: `count` is less than 1.
     """
 
-    def __init__(self, count: int, deadline: Deadline, budget: Budget) -> None:
+    def __init__(self, count: int, deadline: Deadline, budget: Callable[[], Budget]) -> None:
         if count < 1:
             raise ConfigurationError(f"the argument attempts is {count!r}; accepted: 1 or more")
         self._left = count
         self._deadline = deadline
         self._budget = budget
-        self._backoff = Backoff()
+        self._backoff: Backoff | None = None
 
     def pause_s(self, failure: Failure) -> float | None:
         """Return the pause after an attempt that failed so, or None: it was the last."""
         self._left -= 1
+        if self._backoff is None:
+            from lambda_dbconn.backoff import Backoff
+
+            self._backoff = Backoff()
         is_outage = failure is not Failure.CONFLICT
-        pause_s = max(self._backoff.pause_s(), self._budget.wait_s() if is_outage else 0.0)
+        pause_s = max(self._backoff.pause_s(), self._budget().wait_s() if is_outage else 0.0)
         if self._left == 0 or failure not in RUN_AGAIN or self._deadline.remaining_s() <= pause_s:
             return None
         if is_outage:
-            self._budget.spend()
+            self._budget().spend()
         return pause_s

@@ -111,7 +111,7 @@ class ConnectionManager(Assembly[C]):
             Exception: What the last attempt raised.
         """
         deadline = self._lender.deadline(context)
-        tries = Attempts(attempts, deadline, self._budget)
+        tries = Attempts(attempts, deadline, self._connector.budget)
         while True:
             loan = self.transaction(deadline, read_only=read_only, isolation=isolation)
             try:

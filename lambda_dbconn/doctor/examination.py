@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 
-from lambda_dbconn.backoff import Budget
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.connector import Connector
 from lambda_dbconn.credentials import provider_for
@@ -190,7 +189,6 @@ class _Way:
             driver=self._driver,
             credentials=self._provider,
             clock=self._clock,
-            budget=Budget(self._clock),
             tell=lambda _: None,
         )
         self._connection = connector.open_once(self._deadline)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambda_dbconn import Credentials, Secret
-from lambda_dbconn.backoff import CREDIT, EARNED_PER_S, Budget
+from lambda_dbconn.backoff import CREDIT, EARNED_PER_S
 from lambda_dbconn.connector import Connector
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.errors import (
@@ -18,6 +18,7 @@ from lambda_dbconn.errors import (
     CredentialsError,
     DeadlineExceededError,
     LambdaDbConnError,
+    ProxyBusyError,
     TlsError,
 )
 from lambda_dbconn.events import ConnectFailed
@@ -83,14 +84,12 @@ def connector(
     credentials: CredentialProvider | None = None,
     *,
     connect_timeout_s: float = 5.0,
-    budget: Budget | None = None,
 ) -> Connector[FakeConnection]:
     return Connector(
         local(connect_timeout_s=connect_timeout_s),
         driver=FakeDriver(server),
         credentials=credentials or Rotating("good"),
         clock=server.clock,
-        budget=budget or Budget(server.clock),
         tell=observer.on_event,
     )
 
@@ -185,6 +184,28 @@ def test_no_pause_and_no_try_lasts_beyond_the_limit(
         assert all(
             limit >= 0.1 - 1e-6 for limit in server.time_limits_s[1:]
         )  # with less a try only hides the last error
+
+
+def test_a_last_try_that_runs_out_of_time_does_not_hide_what_the_server_said(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    server.refuse(2, ProxyBusyError("too many connections"))
+    server.connect_takes_s = 2.0  # so that a third try has less than that
+    with pytest.raises(ProxyBusyError) as caught:
+        connector(server, observer).open(within(server))
+    assert caught.value.message == "too many connections (3 tries)"
+    assert isinstance(caught.value.__context__, ConnectTimeoutError)
+    said = [event.error for event in observer.events if isinstance(event, ConnectFailed)]
+    assert [text.partition(":")[0] for text in said] == ["ProxyBusyError", "ProxyBusyError", "ConnectTimeoutError"]
+
+
+def test_after_a_restore_repeats_have_their_whole_budget(server: FakeServer, observer: RecordingObserver) -> None:
+    opening = connector(server, observer)
+    for _ in range(20):
+        opening.budget().spend()
+    assert opening.budget().wait_s() > 0
+    opening.forget()
+    assert opening.budget().wait_s() == 0
 
 
 def test_the_pauses_grow_and_are_jittered_over_their_full_range(observer: RecordingObserver) -> None:
@@ -331,6 +352,5 @@ def test_a_file_of_authorities_that_is_missing_is_found_before_anything_is_opene
             driver=FakeDriver(server),
             credentials=Rotating("good"),
             clock=server.clock,
-            budget=Budget(server.clock),
             tell=observer.on_event,
         )

@@ -83,7 +83,7 @@ def test_pins_are_looked_for_where_a_proxy_stands_or_where_it_is_asked_for(
 @pytest.mark.parametrize("failure", [Failure.LOST, Failure.READ_ONLY, Failure.CONFLICT, Failure.BUSY, Failure.OTHER])
 def test_a_transaction_is_run_again_after_what_it_cannot_have_survived_only(failure: Failure, clock: FakeClock) -> None:
     deadline = Deadline(None, reserve_s=0, clock=clock)
-    pause_s = Attempts(2, deadline, Budget(clock)).pause_s(failure)
+    pause_s = Attempts(2, deadline, lambda: Budget(clock)).pause_s(failure)
     assert (pause_s is not None) is (failure in {Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY, Failure.BUSY})
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn import ConnectError, ConnectionManager, Credentials, Secret, lifecycle
-from lambda_dbconn.backoff import Backoff, Budget
+from lambda_dbconn.backoff import Backoff
 from lambda_dbconn.credentials.aws_keys import AwsKeys, FunctionKeys
 from lambda_dbconn.credentials.iam import IamProvider
 from lambda_dbconn.credentials.secret_service import ServiceSource
@@ -18,12 +18,12 @@ from lambda_dbconn.credentials.secret_sources import ExtensionSource
 from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.events import ConnectionClosed, ConnectionOpened, ConnectionReplaced
-from lambda_dbconn.testing.fakes import FakeClock, FakeDriver, RecordingObserver
+from lambda_dbconn.testing.fakes import FakeDriver, RecordingObserver
 from tests.unit.conftest import in_fresh_process, local
 
 if TYPE_CHECKING:
     from lambda_dbconn.settings import Settings
-    from lambda_dbconn.testing.fakes import FakeConnection, FakeServer
+    from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeServer
     from tests.unit.conftest import MakeManager
 
     Manager = ConnectionManager[FakeConnection]
@@ -240,16 +240,6 @@ def test_pauses_between_tries_do_not_come_from_a_state_that_clones_share() -> No
     other = [backoff.pause_s() for _ in range(20)]
     assert not set(one) & set(other)
     assert random.getstate() == state
-
-
-def test_the_budget_of_repeats_begins_anew_after_a_restore() -> None:
-    clock = FakeClock()
-    budget = Budget(clock)
-    for _ in range(20):
-        budget.spend()
-    assert budget.wait_s() > 0
-    budget.renew()
-    assert budget.wait_s() == 0
 
 
 # --- registration
