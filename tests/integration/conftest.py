@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn import connector
-from tests.support.database import LIMIT_S, Database, database_of
+from tests.support.database import LIMIT_S, MYSQL_TLS, Database, database_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture(params=["postgres-tls", "mariadb-tls", "mysql-tls"])
+@pytest.fixture(params=["postgres-tls", "mariadb-tls", MYSQL_TLS])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """Each server that the session shares."""
     yield from database_of(request)
@@ -25,7 +25,7 @@ def postgresql_database(request: pytest.FixtureRequest) -> Iterator[Database]:
     yield from database_of(request)
 
 
-@pytest.fixture(params=["mariadb-tls", "mysql-tls"])
+@pytest.fixture(params=["mariadb-tls", MYSQL_TLS])
 def mysql_database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """MariaDB and MySQL."""
     yield from database_of(request)

@@ -13,7 +13,7 @@ import pytest
 from lambda_dbconn import CommitUnknownError, DeadlineExceededError, connector
 from lambda_dbconn.events import ConnectionClosed
 from tests.support.clients import wait_until
-from tests.support.database import LIMIT_S, database_of, deed, do, fetch, touch
+from tests.support.database import LIMIT_S, MYSQL_TLS, database_of, deed, do, fetch, touch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ RESERVE_S = 0.5
 NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) SELECT i FROM n"
 
 
-@pytest.fixture(params=["postgres-tls", "postgres-plain", "mariadb-tls", "mariadb-plain", "mysql-tls"])
+@pytest.fixture(params=["postgres-tls", "postgres-plain", "mariadb-tls", "mariadb-plain", MYSQL_TLS])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """Each server, and each way: it is not the same socket that waits."""
     yield from database_of(request)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres
 
+pytestmark = pytest.mark.once
+
 _HERE = [snippet for snippet in all_snippets() if not (snippet.noted("not run") or snippet.noted("run by"))]
 PYTHON = [snippet for snippet in _HERE if snippet.language == "python"]
 TESTS = [snippet for snippet in PYTHON if "\ndef test_" in snippet.code]
@@ -182,7 +184,6 @@ def context():
 """
 
 
-@pytest.mark.once
 def test_the_blocks_that_are_tests_pass(databases: dict[str, str], postgres: LocalPostgres, tmp_path: Path) -> None:
     (app,) = [snippet for snippet in PYTHON if str(snippet.path) == "README.md" and "select id, name" in snippet.code]
     (tmp_path / "app.py").write_text(app.code.replace("from employee", "from department").replace("id, name", "id"))

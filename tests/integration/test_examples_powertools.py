@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.runtime_api import LocalRuntime
     from lambda_dbconn.testing.servers import LocalPostgres
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric has wheels for Linux only")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric has wheels for Linux only"),
+]
 
 _EMPLOYEES = [(1, "Ada"), (2, "Barbara")]
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     )
     from tests.support.mysql import LocalMySQL
 
+pytestmark = pytest.mark.once
+
 
 def test_pgbouncer_serves_clients_over_verified_tls_from_fewer_sessions(pgbouncer: LocalPgBouncer) -> None:
     clients = [connect(pgbouncer) for _ in range(4)]

@@ -6,13 +6,15 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.support.clients import wait_until
 from tests.support.rds_proxy import connect, make_proxy
 
 if TYPE_CHECKING:
-    import pytest
-
     from lambda_dbconn.testing.servers import LocalPostgres, LocalServer
+
+pytestmark = pytest.mark.once
 
 # What a client says first, up to where it is asked for a password.
 PROTOCOL_4_1_WITH_PLUGINS = 0x200 | 0x8000 | 0x80000

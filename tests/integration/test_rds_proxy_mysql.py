@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalMariaDB
     from tests.support.mysql import LocalMySQL
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def proxy(mariadb: LocalMariaDB) -> Iterator[LocalRdsProxy]:

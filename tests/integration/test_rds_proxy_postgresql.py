@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.rds_proxy import LocalRdsProxy
     from lambda_dbconn.testing.servers import LocalPostgres
 
+pytestmark = pytest.mark.once
+
 POSTGRES_PROGRAMS = Path("/usr/lib/postgresql")
 
 

@@ -13,6 +13,8 @@ from lambda_dbconn.testing.rds_proxy.stream import Stream, connect_socket
 if TYPE_CHECKING:
     from lambda_dbconn.testing.certificates import Certificates
 
+pytestmark = pytest.mark.once
+
 
 class GivenUp(Stream):
     """A stream whose maker has no time left at the moment at which TLS is agreed upon."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.rds_proxy import LocalRdsProxy, Request, SessionRecord
     from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres, LocalServer
 
+pytestmark = pytest.mark.once
+
 SET_NAMES = "SET NAMES utf8mb4"
 LARGE_ROW = "x" * 20_000
 

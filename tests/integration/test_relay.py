@@ -22,6 +22,8 @@ from lambda_dbconn.testing.relay import FaultRelay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.once
+
 LIMIT_S = 10.0
 
 

@@ -30,7 +30,10 @@ from lambda_dbconn.testing.runtime_api import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric has wheels for Linux only")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric has wheels for Linux only"),
+]
 
 LIMIT_S = 10.0
 APP = """

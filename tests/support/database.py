@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LIMIT_S = 10.0
 """How long anything may take before a test gives it up: against hangs, not a measure."""
 
+MYSQL_TLS = pytest.param("mysql-tls", marks=pytest.mark.once)
+"""A fixture's parameter for MySQL, which takes long to start: what it has that MariaDB has not is about no Python."""
+
 # How often the server answers until a session is there. TLS 1.3 leaves some of it to chance: a server may send its
 # session tickets at once or together with its next words.
 _ROUND_TRIPS_OF_A_CONNECT = {

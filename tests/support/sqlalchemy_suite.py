@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+import pytest
 from sqlalchemy import URL
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Collection
 
     from lambda_dbconn.testing.servers import LocalServer
 
@@ -65,9 +66,11 @@ def make_schemas(server: LocalServer) -> None:
             server.execute(f"GRANT ALL ON {name}.* TO {server.user}")
 
 
-def run(address: URL, *, ca_path: Path, folder: Path) -> dict[str, str]:
-    """Run the suite, and return each test's outcome: passed, failed, error or skipped."""
+def run(address: URL, *, ca_path: Path, folder: Path, only: Collection[str] = ()) -> dict[str, str]:
+    """Run the suite, or the tests in `only`, and return each test's outcome: passed, failure, error or skipped."""
     folder.mkdir()
+    wanted = folder / "wanted.txt"
+    wanted.write_text("\n".join(only))
     (folder / "setup.cfg").write_text(
         "[sqla_testing]\nrequirement_cls = sqlalchemy.testing.requirements:SuiteRequirements\n"
         "profile_file = profiles.txt\n[db]\n"
@@ -79,7 +82,7 @@ def run(address: URL, *, ca_path: Path, folder: Path) -> dict[str, str]:
             *(sys.executable, "-m", "pytest", "--quiet", "--tb=no", "--no-summary", "--assert=plain", "--noconftest"),
             *("-c", os.devnull, f"--rootdir={folder}", f"--junitxml={report}", "-o", "junit_logging=no"),
             *(word for plugin in plugins for word in ("-p", plugin)),
-            *("--dburi", address.render_as_string(hide_password=False), f"--ca-path={ca_path}"),
+            *("--dburi", address.render_as_string(hide_password=False), f"--ca-path={ca_path}", f"--only-in={wanted}"),
             *("-k", _SELECTION, "--pyargs", "sqlalchemy.testing.suite"),
         ],
         cwd=Path(__file__).parents[2],
@@ -102,8 +105,24 @@ def _outcome(case: ET.Element) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the suite's process know whom to trust."""
+    """Let the suite's process know whom to trust, and what to run."""
     parser.addoption("--ca-path", type=Path)
+    parser.addoption("--only-in", type=Path)
+
+
+@pytest.hookimpl(trylast=True)  # it is SQLAlchemy's own plugin that makes a class for each database
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not wanted, if not all is."""
+    wanted = set(config.getoption("--only-in").read_text().splitlines())
+    if wanted:
+        items[:] = [item for item in items if _name(item) in wanted]
+
+
+def _name(item: pytest.Item) -> str:
+    """Name a test as the report does."""
+    path, bracket, parameters = item.nodeid.partition("[")
+    file, *names = path.split("::")
+    return ".".join([file.removesuffix(".py").replace("/", "."), *names]) + bracket + parameters
 
 
 def pytest_configure(config: pytest.Config) -> None:

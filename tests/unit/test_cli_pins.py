@@ -21,6 +21,8 @@ from tests.unit.test_pinning_labelled import SET
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 SENT = "cur.execute({!r})"
 UNSENT = "x = {!r}"
 # What is not found: no evidence, no whole statement, or not known here.

@@ -8,12 +8,12 @@ import pty
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+
+import pytest
 
 from lambda_dbconn.cli.progress import step
 
-if TYPE_CHECKING:
-    import pytest
+pytestmark = pytest.mark.once
 
 STEPS = """
 import time

@@ -17,6 +17,8 @@ from lambda_dbconn.credentials.secret_service import ServiceSource
 from lambda_dbconn.credentials.wire_log import QuietWireLog
 from tests.unit.conftest import CANARY
 
+pytestmark = pytest.mark.once
+
 READ = {"SecretId": "prod/shop", "VersionStage": "AWSCURRENT"}
 ANSWER = {"ARN": f"arn:aws:secretsmanager:us-east-1:123456789012:secret:prod/shop-{'x' * 6}", "Name": "prod/shop"}
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lambda_dbconn import Settings
     from lambda_dbconn.doctor import Cause
 
+pytestmark = pytest.mark.once
+
 SHOWN = failures_of(PAGE.read_text(encoding="utf-8"))
 TLS_KINDS = sorted(re.findall(r'^        "([\w ]+)": \(', inspect.getsource(causes.of_tls), re.MULTILINE))
 TCP_KINDS = ("refused", "reset", "unreachable", "silent")

@@ -19,6 +19,8 @@ from tests.unit.test_docs import ROOT, public, read
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.once
+
 PAGE = ROOT / "docs" / "reference" / "metrics.md"
 _SAMPLES: dict[str, Any] = {"str": "x", "int": 1, "float": 0.5, "bool": True}
 _NO_REPLACEMENT = {"first", "closed"}

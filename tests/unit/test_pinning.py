@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.pinning.scanner import Token
 
+pytestmark = pytest.mark.once
+
 ENGINES = st.sampled_from(("postgresql", "mysql"))
 # Pieces that begin, end and nest what a lexer is in, and words of the rules.
 PIECES = st.sampled_from(

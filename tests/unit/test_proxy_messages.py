@@ -17,6 +17,8 @@ from lambda_dbconn.errors import (
 from lambda_dbconn.proxy_messages import _ROWS, connect_error
 from lambda_dbconn.testing.rds_proxy import texts
 
+pytestmark = pytest.mark.once
+
 WHERE = "db.example.com:5432 as 'app', database 'shop'"
 
 # How libpq words what a server says, with and without an address, and for several addresses in turn.

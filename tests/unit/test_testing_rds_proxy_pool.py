@@ -11,6 +11,8 @@ import pytest
 from lambda_dbconn.testing.rds_proxy.ledger import Ledger
 from lambda_dbconn.testing.rds_proxy.pool import Pool
 
+pytestmark = pytest.mark.once
+
 
 class Connection:
     """Stands for a database connection, of which the pool knows only these."""

@@ -9,6 +9,8 @@ import pytest
 
 from lambda_dbconn.testing.rds_proxy.stream import Relay, Stream, StreamEndedError
 
+pytestmark = pytest.mark.once
+
 _TIMEOUT_S = 5.0
 
 
