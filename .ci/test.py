@@ -25,8 +25,8 @@ def main(arguments):
     if has_browser_package():
         os.environ["LAMBDA_DBCONN_REQUIRE_BROWSER"] = "1"
     # What takes longest begins first. The oldest Python has the oldest dependencies, the others have the newest.
-    environments = ["long"] + ["py%d%d" % version for version in reversed(newer or [oldest])]
-    environments += ["oldest", "once", "infrastructure", "typing", "docs", "package", "lint"]
+    environments = ["walk", "long", "once"] + ["py%d%d" % version for version in reversed(newer or [oldest])]
+    environments += ["oldest", "infrastructure", "typing", "docs", "package", "lint"]
     # More of them than there are processors, as the tests wait for servers half of the time. Each one's output is shown
     # when it ends.
     command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "4", "--parallel-no-spinner"]

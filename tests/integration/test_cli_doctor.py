@@ -15,7 +15,7 @@ from tests.support.local_proxy import clean_environment
 if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalPostgres, LocalServer
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.walk
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

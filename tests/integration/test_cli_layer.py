@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.certificates import Certificates
     from lambda_dbconn.testing.servers import LocalServer
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.walk
 
 BOTH = "postgresql,mysql"
 OTHER: Architecture = "arm64" if HERE == "x86_64" else "x86_64"
@@ -290,6 +290,7 @@ def test_it_has_licences_but_no_sdk_tests_stubs_or_traces_of_an_installer(layer:
     assert not {"boto3", "botocore", "s3transfer", "urllib3", "click", "rich", "cyclonedx", "pip", "packaging"} & tops
     assert not [name for name in names if re.search(r"\.pyi$|/tests?/|/py\.typed$|/(RECORD|INSTALLER)$", name)]
     assert not [name for name in names if "lambda_dbconn/cli" in name or "lambda_dbconn/testing" in name]
+    assert [name for name in names if name.endswith("/lambda_dbconn/amazon-roots.pem")]
     folders = sorted(top for top in tops if top.endswith(".dist-info"))
     assert len(folders) == len(layer.versions)
     for folder in folders:

@@ -23,7 +23,7 @@ from tests.support.rds_proxy import DRIVER_ERRORS
 if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalPostgres, LocalServer
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.walk
 
 ENGINES = {"LocalPostgres": "postgresql", "LocalMariaDB": "mysql"}
 PIN = "CREATE TEMPORARY TABLE scratch (number int)"

@@ -15,7 +15,7 @@ from examples.demo.stage import choose_servers
 from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres, ServerUnavailableError
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.walk,
     pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric has wheels for Linux only"),
     pytest.mark.timeout(300),
 ]

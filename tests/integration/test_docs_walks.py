@@ -20,7 +20,7 @@ LOCAL_PROXY = Path("docs/how-to/run-a-local-proxy.md")
 
 _LIMIT_S = 60
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.walk
 
 
 def blocks(path: Path) -> list[Snippet]:

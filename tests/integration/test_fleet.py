@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import fleet, picture
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.walk
 
 PLAN = fleet.Plan(environments=110, database_connections=4, invocations=1, at_once=12)
 SERVERS_LIMIT = 97

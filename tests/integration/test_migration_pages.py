@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.certificates import Certificates
     from lambda_dbconn.testing.servers import LocalPostgres, LocalServer
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.walk
 
 GLOBAL, SQLALCHEMY = "how-to/from-a-global-connection.md", "how-to/from-sqlalchemy.md"
 WRAPPER, PSYCOPG2 = "how-to/from-the-aws-wrapper.md", "how-to/from-psycopg2-recipes.md"
