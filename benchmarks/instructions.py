@@ -1,7 +1,7 @@
 """Cold processes to their first row, and warm borrows, in instructions: what else runs here does not change those.
 
 Needs valgrind, which counts those of the process, not the kernel's. The cold process once is a plain one, and once
-has what Lambda's runtime client imports before the handler.
+has what Lambda's runtime client imports before the handler; and once it trusts whom it would trust for a proxy.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import certifi
-
 import lambda_dbconn
 from benchmarks.cold import _BY_HAND, _compile
-from benchmarks.credentials import iam_way, ways
-from lambda_dbconn.tls import AMAZON_ROOTS
+from benchmarks.credentials import as_to_a_proxy, iam_way, ways
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,29 +62,16 @@ def measure(engine: str) -> str:
     with ways(engine) as (server, static, paths):
         counted = {name: way for name, way in paths.items() if name != _LEFT_OUT}
         lines = [_line(engine, before, static, counted) for before in BEFORE]
+        lines.append(_line(engine, "plain process", *as_to_a_proxy(static, counted)))
         lines.append(_warm_line(engine, static))
         with_token, by_iam = iam_way(server, static)
         lines += [_line(engine, before, with_token, by_iam) for before in BEFORE]
-        lines.append(_proxy_line(engine, with_token, by_iam))
+        lines.append(_line(engine, "plain process", *as_to_a_proxy(with_token, by_iam)))
     return "\n".join(lines)
 
 
-def _proxy_line(engine: str, hand: Mapping[str, str], paths: Ways) -> str:
-    """Count with the authorities that each trusts on a proxy's endpoint, and the server's own besides.
-
-    By hand they are those of a public bundle, certifi's, though without certifi's import; the library has Amazon's.
-    """
-    own = Path(hand["DB_SSLROOTCERT"])
-    trusted = []
-    for path in (certifi.where(), AMAZON_ROOTS):
-        trusted.append({"DB_SSLROOTCERT": str(own.with_name(Path(path).name))})
-        Path(trusted[-1]["DB_SSLROOTCERT"]).write_bytes(own.read_bytes() + Path(path).read_bytes())
-    ours = {name: (code, {**environ, **trusted[1]}) for name, (code, environ) in paths.items()}
-    return _line(engine, "proxy's trust", {**hand, **trusted[0]}, ours)
-
-
 def _line(engine: str, process: str, hand: Mapping[str, str], paths: Ways) -> str:
-    imports = BEFORE.get(process, "")
+    imports = BEFORE[process]
     bare = _instructions(imports + _BY_HAND[engine], hand)
     ratios = {name: _instructions(imports + code, environ) / bare for name, (code, environ) in paths.items()}
     shown = "   ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
