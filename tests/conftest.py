@@ -1,5 +1,6 @@
 """The fixtures that all tests may use."""
 
+import gc
 import re
 import signal
 from pathlib import Path
@@ -17,6 +18,12 @@ def pytest_configure() -> None:
     """Take SIGINT as a terminal's run does: a shell's background job ignores it, and so would all that it starts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass over what the tests themselves are: it takes a twentieth of their time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

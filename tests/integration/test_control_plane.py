@@ -23,15 +23,23 @@ PASSWORD = "the-users-password"
 ENGINES = {"postgresql": ("aurora-postgresql", 5432), "mysql": ("aurora-mysql", 3306)}
 
 
-@pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
-    with mock_aws(config={"lambda": {"use_docker": False}}):
+@pytest.fixture(scope="module")
+def clients() -> Iterator[Clients]:
+    """Clients for all tests: to make them takes most of a second, for botocore reads how each service is called."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "testing")
+        environment.setenv("AWS_DEFAULT_REGION", REGION)
+        for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
+            environment.delenv(name, raising=False)
         yield Clients.default()
+
+
+@pytest.fixture
+def account(clients: Clients) -> Iterator[Clients]:
+    """An account with nothing in it."""
+    with mock_aws(config={"lambda": {"use_docker": False}}):
+        yield clients
 
 
 @pytest.fixture(params=ENGINES)
