@@ -27,8 +27,9 @@ def main(arguments):
     # What takes longest begins first. The oldest Python has the oldest dependencies, the others have the newest. Those
     # between the oldest and the newest meet no faults: how these are met does not change there and back.
     *between, newest = newer or [oldest]
-    environments = ["py%d%d" % newest, "oldest"] + ["py%d%d-between" % version for version in between]
-    environments += ["once", "walk", "long", "infrastructure", "docs", "typing", "package", "lint"]
+    environments = ["once", "walk", "py%d%d" % newest, "oldest", "long"]
+    environments += ["py%d%d-between" % version for version in between]
+    environments += ["infrastructure", "docs", "typing", "package", "lint"]
     # More of them than there are processors, as the tests wait for servers half of the time. Each one's output is shown
     # when it ends.
     command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "5", "--parallel-no-spinner"]
