@@ -29,7 +29,7 @@ C = TypeVar("C")
 
 _MOST_CREDENTIALS = 3  # what was known, what is current, what is pending
 INTERRUPT_LIMIT_S = 0.1
-_SHORTEST_TRY_S = 0.1  # with less it would end in a timeout, which would hide why the tries before it failed
+_SHORTEST_TRY_S = 0.1  # with less it would only end in a time-out
 
 
 class Connector(Generic[C]):
@@ -56,7 +56,6 @@ class Connector(Generic[C]):
         self._driver = driver
         self._credentials = credentials
         self._clock = clock
-        self._budget: Budget | None = None
         self._tell = tell
         self._trust = trust_for(settings)
         self.address = settings.address
@@ -71,7 +70,7 @@ class Connector(Generic[C]):
         Raises:
             DeadlineExceededError: No time was left for the first try.
             CredentialsError: There is nothing to log in with.
-            ConnectError: The last try's that was no time-out, if there was one, saying how many there were.
+            ConnectError: The last one that was no time-out, if there was one, saying how many tries there were.
         """
         limit_s = deadline.cap_s(self._settings.connect_timeout_s, doing=f"connecting to {self._settings.address}")
         limit = _Limit(self._clock, limit_s)
@@ -126,16 +125,16 @@ class Connector(Generic[C]):
 
     def budget(self) -> Budget:
         """Return the budget of repeats; made when something is to be repeated, for it begins full."""
-        budget = self._budget
+        budget: Budget | None = vars(self).get("_budget")
         if budget is None:
             from lambda_dbconn.backoff import Budget
 
-            budget = self._budget = Budget(self._clock)
+            budget = vars(self).setdefault("_budget", Budget(self._clock))  # one, whichever thread is the first
         return budget
 
     def forget(self) -> None:
         """Begin a new budget of repeats, and let the provider forget what it keeps, if it can."""
-        self._budget = None
+        vars(self).pop("_budget", None)
         let_forget(self._credentials)
 
     def _try(self, deadline: Deadline, limit: _Limit, *, attempt: int) -> C:
@@ -181,27 +180,26 @@ class Connector(Generic[C]):
         from lambda_dbconn.backoff import Backoff
 
         attempt = 0
-        answer = None if isinstance(first, ConnectTimeoutError) else first
-        backoff, budget = Backoff(), self.budget()
+        told = first if _tells_why(first) else None
+        backoff = Backoff()
 
         def try_once() -> C:
-            nonlocal attempt, answer
+            nonlocal attempt, told
             attempt += 1
             if attempt == 1:
                 raise first  # it has happened already: what is wanted is the pause after it
             try:
                 return self._try(deadline, limit, attempt=attempt)
-            except ConnectTimeoutError:
-                raise
-            except (ConnectError, CredentialsError) as error:
-                answer = error
+            except ConnectError as error:
+                told = error if _tells_why(error) else told
                 raise
 
         retrying = tenacity.Retrying(
             sleep=self._clock.sleep,
             stop=lambda state: state.upcoming_sleep + _SHORTEST_TRY_S > min(limit.left_s(), deadline.remaining_s()),
-            wait=lambda _: max(backoff.pause_s(), budget.wait_s()),  # tenacity's own would repeat after SnapStart
-            before_sleep=lambda _: budget.spend(),
+            # tenacity's own pauses would be the same in all that come of one snapshot
+            wait=lambda _: max(backoff.pause_s(), self.budget().wait_s()),
+            before_sleep=lambda _: self.budget().spend(),
             retry=tenacity.retry_if_exception(
                 lambda error: isinstance(error, (ConnectError, CredentialsError)) and error.retryable
             ),
@@ -210,10 +208,17 @@ class Connector(Generic[C]):
         try:
             return retrying(try_once), attempt
         except (ConnectError, CredentialsError) as last:
-            error = answer or last  # what the server said tells more than that there was no time to hear it again
+            # Why a try failed tells more than that there was no time to hear it again.
+            error = told if told is not None and isinstance(last, ConnectTimeoutError) else last
+            if error is not last:
+                error.add_note(f"the last try: {last.message}")
             if attempt > 1:
                 error.message += f" ({attempt} tries)"
             raise error from error.__cause__
+
+
+def _tells_why(error: Exception) -> bool:
+    return isinstance(error, ConnectError) and not isinstance(error, ConnectTimeoutError)
 
 
 class _Limit:

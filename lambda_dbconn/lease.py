@@ -183,13 +183,15 @@ class Attempts:
     def pause_s(self, failure: Failure) -> float | None:
         """Return the pause after an attempt that failed so, or None: it was the last."""
         self._left -= 1
+        if self._left == 0 or failure not in RUN_AGAIN:
+            return None
         if self._backoff is None:
             from lambda_dbconn.backoff import Backoff
 
             self._backoff = Backoff()
         is_outage = failure is not Failure.CONFLICT
         pause_s = max(self._backoff.pause_s(), self._budget().wait_s() if is_outage else 0.0)
-        if self._left == 0 or failure not in RUN_AGAIN or self._deadline.remaining_s() <= pause_s:
+        if self._deadline.remaining_s() <= pause_s:
             return None
         if is_outage:
             self._budget().spend()

@@ -58,7 +58,9 @@ else:
             raise ValueError(f"{value!r} is not a valid {cls.__name__}")
 
     class Choice(metaclass=_Choices):
-        """One of the values that its class names."""
+        """One of the values that its class names. It has no methods and no two names for one value."""
+
+        _members = {}  # noqa: RUF012 - each class gets its own
 
         def __init_subclass__(cls):
             """Make a member of each name."""
@@ -74,7 +76,10 @@ else:
             return getattr, (type(self), self.name)
 
         def __repr__(self):
-            return f"<{type(self).__name__}.{self.name}: {self.value!r}>"
+            return f"<{self}: {self.value!r}>"
+
+        def __str__(self):
+            return f"{type(self).__name__}.{self.name}"
 
 
 _MISSING = object()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 AMAZON_ROOTS = os.path.join(os.path.dirname(__file__), "amazon-roots.pem")  # noqa: PTH118, PTH120 - see `_readable`
 LAYER_RDS_BUNDLE = "/opt/lambda_dbconn/rds-global-bundle.pem"
 RDS_BUNDLE_URL = "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem"
-# Who signs for RDS Proxy in China, the European Sovereign Cloud and the isolated partitions has not been seen by us.
+# GovCloud's names are among them, which we have not seen; nor who signs in China, the European Sovereign Cloud and the
+# isolated partitions, so that each public authority is trusted there.
 _DOMAIN_OF_AMAZON_ROOTS = ".amazonaws.com"
 _SYSTEM_BUNDLES = (
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -67,7 +68,7 @@ def trust_for(settings: Settings) -> Trust:
             remedy=f"Package {RDS_BUNDLE_URL} with the function and set the variable to its path.",
         )
     if endpoint.is_proxy and endpoint.host.lower().endswith(_DOMAIN_OF_AMAZON_ROOTS):
-        return Trust(cafile=AMAZON_ROOTS)
+        return Trust(cafile=_readable(AMAZON_ROOTS, "the file of Amazon's roots, a part of this package,"))
     return Trust(cafile=_public_bundle(settings))
 
 

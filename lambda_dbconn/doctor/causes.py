@@ -114,11 +114,17 @@ def of_tls(settings: Settings, kind: str) -> tuple[Cause, ...]:
         cause="the server is starting, stopping or failing over, or has no connection left",
         fix="Wait, and look at its connections.",
     )
-    wrong_ca = Cause(
-        cause=f"{root} does not hold the authority that signed the certificate",
-        fix="A proxy's certificate is of Amazon's public authorities: leave the variable unset. A direct host's is of "
-        f"RDS's own: give it {RDS_BUNDLE_URL}.",
-    )
+    if settings.sslrootcert is None:
+        wrong_ca = Cause(
+            cause="an authority signed the certificate that is not trusted by default",
+            fix=f"Take a newer release of this package, or set {root} to a file with the authority, if you know it.",
+        )
+    else:
+        wrong_ca = Cause(
+            cause=f"{root} does not hold the authority that signed the certificate",
+            fix="A proxy's certificate is of Amazon's public authorities: leave the variable unset. A direct host's is "
+            f"of RDS's own: give it {RDS_BUNDLE_URL}.",
+        )
     impostor = Cause(
         cause="what answers is not the server: an interception, or an alias that leads elsewhere",
         fix="See to where the name resolves, and who the issuer is.",

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.testing.servers import LocalServer
 
-pytestmark = pytest.mark.once
-
 NAME = "orders.cluster.example"
 OLD, NEW = "127.0.0.1", "127.0.0.2"
 REFUSED_WRITES = (psycopg.errors.ReadOnlySqlTransaction, pymysql.err.OperationalError)

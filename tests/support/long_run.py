@@ -226,7 +226,7 @@ class Life:
         """Let the proxy cut the client off, because it asks for nothing."""
         self.did("idle client cut off")
         self._lose(self.relay.fin)
-        usual_s, self.proxy.idle_client_timeout_s = self.proxy.idle_client_timeout_s, 0.01
+        usual_s, self.proxy.idle_client_timeout_s = self.proxy.idle_client_timeout_s, 0.25  # a login may pause
         with self.invocation() as context, self.environments[-1].connection(context) as connection:
             self.is_connected = True
             self.fileno = connection.fileno()

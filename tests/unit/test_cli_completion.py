@@ -16,10 +16,7 @@ from lambda_dbconn.settings import PORTS
 from tests.support.command_line import run
 
 # click 8.1.3, the oldest that is accepted, on Python 3.13.
-pytestmark = [
-    pytest.mark.once,
-    pytest.mark.filterwarnings("ignore:'count' is passed as positional argument:DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:'count' is passed as positional argument:DeprecationWarning")
 
 # What is typed, and what is offered for the last word.
 ASKED = {

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
@@ -181,9 +184,7 @@ def test_no_pause_and_no_try_lasts_beyond_the_limit(
             opening.open(within(server, remaining_s))
         assert server.clock.monotonic() - started <= limit_s + 1e-6
         assert all(limit <= limit_s + 1e-6 for limit in server.time_limits_s)
-        assert all(
-            limit >= 0.1 - 1e-6 for limit in server.time_limits_s[1:]
-        )  # with less a try only hides the last error
+        assert all(limit >= 0.1 - 1e-6 for limit in server.time_limits_s[1:])  # with less a try only ends in a time-out
 
 
 def test_a_last_try_that_runs_out_of_time_does_not_hide_what_the_server_said(
@@ -194,9 +195,28 @@ def test_a_last_try_that_runs_out_of_time_does_not_hide_what_the_server_said(
     with pytest.raises(ProxyBusyError) as caught:
         connector(server, observer).open(within(server))
     assert caught.value.message == "too many connections (3 tries)"
-    assert isinstance(caught.value.__context__, ConnectTimeoutError)
+    (note,) = caught.value.__notes__
+    assert re.fullmatch(r"the last try: no answer within 0\.\d\d s|the last try: no answer within 1\.00 s", note)
     said = [event.error for event in observer.events if isinstance(event, ConnectFailed)]
     assert [text.partition(":")[0] for text in said] == ["ProxyBusyError", "ProxyBusyError", "ConnectTimeoutError"]
+
+
+def test_credentials_that_were_late_do_not_hide_that_the_server_is_silent(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    server.connect_takes_s = 60.0
+    with pytest.raises(ConnectTimeoutError, match=r"no answer within .* \(2 tries\)"):
+        connector(server, observer, Throttled(1)).open(within(server))
+
+
+def test_threads_that_fail_at_once_share_one_budget(
+    server: FakeServer, observer: RecordingObserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, both_make_one = connector(server, observer), Barrier(2)
+    monkeypatch.setattr(server.clock, "monotonic", lambda: float(both_make_one.wait(timeout=10)))
+    with ThreadPoolExecutor(2) as pool:
+        one, other = [pool.submit(opening.budget) for _ in range(2)]
+        assert one.result() is other.result()
 
 
 def test_after_a_restore_repeats_have_their_whole_budget(server: FakeServer, observer: RecordingObserver) -> None:

@@ -166,6 +166,7 @@ def test_a_choice_knows_its_members_as_an_enum_does() -> None:
         assert kind.RED in kind
         assert kind["RED"] is kind.RED
         assert kind("as the sky") is kind.BLUE
+        assert (f"{kind.RED}", repr(kind.RED)) == (f"{kind.__name__}.RED", f"<{kind.__name__}.RED: 'as a rose'>")
         with pytest.raises(KeyError):
             kind["GREEN"]
         with pytest.raises(ValueError, match=f"'as grass' is not a valid {kind.__name__}"):

@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_dbconn import AuthenticationError, ConfigurationError, ConnectError, ConnectionManager, Secret, TlsError
+from lambda_dbconn import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectError,
+    ConnectionManager,
+    ConnectTimeoutError,
+    CredentialsError,
+    Secret,
+    TlsError,
+)
 from lambda_dbconn.drivers import Failure
 from lambda_dbconn.events import ConnectionOpened, WarmUpFailed
 from lambda_dbconn.observers.logging import LoggingObserver
@@ -214,6 +223,19 @@ def test_a_reader_that_cannot_be_reached_is_stood_in_for_by_the_writer_for_a_whi
         ("127.0.0.1:5432", "lifetime"),
     ]
     assert db.stats().opened == 0  # it was the reader's own connection, wherever it led
+
+
+def test_a_reader_that_is_silent_after_a_late_secret_is_stood_in_for_too(
+    make: MakeManager, server: FakeServer, observer: RecordingObserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "lambda_dbconn.backoff.jitter", lambda longest_s, share: longest_s
+    )  # time for a second try only
+    server.demand("open", CredentialsError("throttled", retryable=True), ConnectTimeoutError("silent", retryable=True))
+    db = make(reader_host="127.0.0.1", reader_fallback="writer", connect_timeout_s=0.16)
+    with db.reader.connection():
+        pass
+    assert [event.endpoint for event in observer.of(ConnectionOpened)] == ["localhost:5432"]
 
 
 @pytest.mark.parametrize(

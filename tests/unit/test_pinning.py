@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.pinning.scanner import Token
 
-pytestmark = pytest.mark.once
-
 ENGINES = st.sampled_from(("postgresql", "mysql"))
 # Pieces that begin, end and nest what a lexer is in, and words of the rules.
 PIECES = st.sampled_from(
@@ -175,6 +173,7 @@ SEEDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
 @pytest.mark.parametrize("split", [splitting.statements, splitting.script])

@@ -76,8 +76,14 @@ def test_a_host_of_rds_itself_is_never_verified_with_a_public_bundle(bundles: Bu
     "host", [PROXY, PROXY.upper(), "x.endpoint.proxy-demo.us-gov-west-1.rds.amazonaws.com", "alias.example.com"]
 )
 def test_a_proxy_is_verified_with_the_roots_of_amazon_alone(bundles: Bundles, host: str) -> None:
-    bundles("/packages/certifi/cacert.pem", LAYER_RDS_BUNDLE, packages=("certifi",))
+    bundles(AMAZON_ROOTS, "/packages/certifi/cacert.pem", LAYER_RDS_BUNDLE, packages=("certifi",))
     assert verified(host, signing_host=PROXY if "example" in host else None).cafile == AMAZON_ROOTS
+
+
+def test_a_package_without_the_roots_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "AMAZON_ROOTS", "/nowhere/amazon-roots.pem")
+    with pytest.raises(ConfigurationError, match=r"Amazon's roots, a part of this package, is '/nowhere/.* no file"):
+        verified(PROXY)
 
 
 def test_the_roots_of_amazon_are_those_of_the_public_bundle() -> None:

@@ -230,7 +230,7 @@ class FunctionWithDatabase(cdk.Stack):
         role = self._make_role()
         log_group.grant_write(role)
         variables = {
-            # No DB_SSLROOTCERT: the proxy's certificate is one that public authorities have signed.
+            # No DB_SSLROOTCERT: Amazon's authority signs for the proxy, and the package has its roots.
             "DB_ENGINE": self._engine.name,
             "DB_HOST": self._proxy.endpoint,
             "DB_READER_HOST": self._reader.endpoint,
