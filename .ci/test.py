@@ -27,9 +27,8 @@ def main(arguments):
     # What takes longest begins first. The oldest Python has the oldest dependencies, the others have the newest. Those
     # between the oldest and the newest meet no faults: how these are met does not change there and back.
     *between, newest = newer or [oldest]
-    environments = ["once", "walk", "py%d%d" % newest, "oldest", "long"]
-    environments += ["py%d%d-between" % version for version in between]
-    environments += ["infrastructure", "docs", "typing", "package", "lint"]
+    environments = ["once", "walk", "py%d%d" % newest, "oldest"] + ["py%d%d-between" % version for version in between]
+    environments += ["long", "infrastructure", "docs", "typing", "package", "lint"]
     # More of them than there are processors, as the tests wait for servers half of the time. Each one's output is shown
     # when it ends.
     command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "5", "--parallel-no-spinner"]
