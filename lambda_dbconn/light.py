@@ -41,6 +41,16 @@ else:
     class _Choices(type):
         """What is asked of the class itself, as of an `Enum`: its members, or the one of a value or a name."""
 
+        def __init__(cls, name, bases, names):
+            """Make a member of each name."""
+            super().__init__(name, bases, names)
+            cls._members = {}
+            for key, value in names.items():
+                if not key.startswith("_"):
+                    member = cls._members[key] = object.__new__(cls)
+                    member.name, member.value = key, value
+                    setattr(cls, key, member)
+
         def __iter__(cls):
             return iter(cls._members.values())
 
@@ -59,17 +69,6 @@ else:
 
     class Choice(metaclass=_Choices):
         """One of the values that its class names. It has no methods and no two names for one value."""
-
-        _members = {}  # noqa: RUF012 - each class gets its own
-
-        def __init_subclass__(cls):
-            """Make a member of each name."""
-            cls._members = {}
-            for name, value in list(vars(cls).items()):
-                if not name.startswith("_"):
-                    member = cls._members[name] = object.__new__(cls)
-                    member.name, member.value = name, value
-                    setattr(cls, name, member)
 
         def __reduce__(self):
             """Be itself when it is copied or pickled."""

@@ -31,6 +31,18 @@ _BETWEEN = Cause(
     cause="something between here and the server takes connections and cannot pass them on",
     fix="Look at the tunnel, load balancer or firewall, and whether its target is up.",
 )
+_HUNG_UP = Cause(
+    cause="the server is starting, stopping or failing over, or has no connection left",
+    fix="Wait, and look at its connections.",
+)
+_IMPOSTOR = Cause(
+    cause="what answers is not the server: an interception, or an alias that leads elsewhere",
+    fix="See to where the name resolves, and who the issuer is.",
+)
+_TOO_OLD = Cause(
+    cause="the server speaks no TLS version, or no cipher, that is taken here: TLS 1.2 is the oldest",
+    fix="Let it speak TLS 1.2 or later (ssl_min_protocol_version, tls_version in the parameter group).",
+)
 
 
 def of_settings(error: LambdaDbConnError) -> tuple[Cause, ...]:
@@ -110,28 +122,11 @@ def of_tls(settings: Settings, kind: str) -> tuple[Cause, ...]:
         cause="something else listens there",
         fix=f"Check {settings.variable('engine')}, {settings.variable('host')} and {settings.variable('port')}.",
     )
-    hung_up = Cause(
-        cause="the server is starting, stopping or failing over, or has no connection left",
-        fix="Wait, and look at its connections.",
-    )
-    if settings.sslrootcert is None:
-        wrong_ca = Cause(
-            cause="an authority signed the certificate that is not trusted by default",
-            fix=f"Take a newer release of this package, or set {root} to a file with the authority, if you know it.",
-        )
-    else:
-        wrong_ca = Cause(
-            cause=f"{root} does not hold the authority that signed the certificate",
-            fix="A proxy's certificate is of Amazon's public authorities: leave the variable unset. A direct host's is "
-            f"of RDS's own: give it {RDS_BUNDLE_URL}.",
-        )
-    impostor = Cause(
-        cause="what answers is not the server: an interception, or an alias that leads elsewhere",
-        fix="See to where the name resolves, and who the issuer is.",
-    )
-    too_old = Cause(
-        cause="the server speaks no TLS version, or no cipher, that is taken here: TLS 1.2 is the oldest",
-        fix="Let it speak TLS 1.2 or later (ssl_min_protocol_version, tls_version in the parameter group).",
+    wrong_ca = Cause(
+        cause=f"{root}, or what is trusted where it is not set, does not hold the authority that signed the "
+        "certificate",
+        fix="A proxy's certificate is of Amazon's public authorities: leave the variable unset, and take a newer "
+        f"release if that does not help. A direct host's is of RDS's own: give it {RDS_BUNDLE_URL}.",
     )
     by_kind = {
         "not offered": (
@@ -141,19 +136,19 @@ def of_tls(settings: Settings, kind: str) -> tuple[Cause, ...]:
             ),
             other_engine,
         ),
-        "refused": (hung_up, other_engine),
+        "refused": (_HUNG_UP, other_engine),
         "other protocol": (other_engine,),
-        "silent": (_BETWEEN, other_engine, hung_up),
-        "closed": (hung_up, _BETWEEN, other_engine),
-        "version": (too_old, other_engine),
-        "other": (too_old, _BETWEEN, other_engine),
+        "silent": (_BETWEEN, other_engine, _HUNG_UP),
+        "closed": (_HUNG_UP, _BETWEEN, other_engine),
+        "version": (_TOO_OLD, other_engine),
+        "other": (_TOO_OLD, _BETWEEN, other_engine),
         "chain": (
             wrong_ca,
             Cause(
                 cause="the file is older than the authority: RDS's have been renewed",
                 fix=f"Package a new {RDS_BUNDLE_URL}.",
             ),
-            impostor,
+            _IMPOSTOR,
         ),
         "name": (
             Cause(
@@ -162,7 +157,7 @@ def of_tls(settings: Settings, kind: str) -> tuple[Cause, ...]:
                 fix=f"Connect by the endpoint's own name, or set {signing} to it.",
             ),
             Cause(cause=f"{signing} is not the name of what answers", fix="Correct it, or unset it."),
-            impostor,
+            _IMPOSTOR,
         ),
         "expiry": (
             Cause(
