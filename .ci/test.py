@@ -31,7 +31,7 @@ def main(arguments):
     environments += ["long", "infrastructure", "docs", "typing", "package", "lint"]
     # More of them than there are processors, as the tests wait for servers half of the time. Each one's output is shown
     # when it ends.
-    command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "5", "--parallel-no-spinner"]
+    command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "4", "--parallel-no-spinner"]
     command += ["-e", ",".join(environments)]
     return subprocess.call(command + (["--", *arguments] if arguments else []))
 

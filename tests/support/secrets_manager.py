@@ -69,6 +69,7 @@ def local_secrets_manager() -> Iterator[LocalSecretsManager]:
         host, port = server.get_host_and_port()
         manager = LocalSecretsManager(f"http://{host}:{port}")
         with closing(manager.client):
+            manager.client.list_secrets()  # moto imports the service with the first request, which takes its time
             yield manager
     finally:
         server.stop()
