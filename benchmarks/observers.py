@@ -6,13 +6,14 @@ import itertools
 import os
 import statistics
 from contextlib import ExitStack, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger, Metrics, Tracer
 
 from benchmarks.subjects import bare_connection, running
-from benchmarks.warm import _round_us, one_core, select_1
+from benchmarks.warm import one_core, round_us, select_1, turn
 from lambda_dbconn import ConnectionManager, Settings
 from lambda_dbconn.observers.emf import EmfObserver
 from lambda_dbconn.observers.logging import LoggingObserver
@@ -35,7 +36,7 @@ class _Context:
 
 
 def measure(engine: str, *, rounds: int = 200, per_round: int = 100) -> str:
-    """Return a line of results for each observer: medians of differences between neighbouring rounds.
+    """Return a line of results for each observer: medians of the differences within a turn.
 
     Each borrow is an invocation of its own. What is written goes to the null device.
     """
@@ -49,21 +50,21 @@ def measure(engine: str, *, rounds: int = 200, per_round: int = 100) -> str:
         def by_hand() -> None:
             select_1(bare)
 
-        hand: list[float] = []
-        added: dict[str, list[float]] = {name: [] for name in subjects}
+        ways = (by_hand, *subjects.values())
+        calls = [partial(round_us, way, per_round) for way in ways]
         with Path(os.devnull).open("w", encoding="utf-8") as null, redirect_stdout(null):
-            for function in (by_hand, *subjects.values()):
-                _round_us(function, 500)
-            for _ in range(rounds):
-                for name, function in subjects.items():
-                    hand.append(_round_us(by_hand, per_round))
-                    added[name].append(_round_us(function, per_round) - hand[-1])
-    bare_us = statistics.median(hand)
-    return "\n".join(
-        f"{engine:<11}{name:<38}bare {bare_us:5.1f} µs   added {statistics.median(values):4.1f} µs   "
-        f"ratio {1 + statistics.median(values) / bare_us:.3f}"
-        for name, values in added.items()
-    )
+            for way in ways:
+                round_us(way, 500)
+            turns = [turn(calls) for _ in range(rounds)]
+    bare_us = statistics.median(took_us[0] for took_us in turns)
+    lines = []
+    for place, name in enumerate(subjects, start=1):
+        added_us = statistics.median(took_us[place] - took_us[0] for took_us in turns)
+        lines.append(
+            f"{engine:<11}{name:<38}bare {bare_us:5.1f} µs   added {added_us:4.1f} µs   "
+            f"ratio {1 + added_us / bare_us:.3f}"
+        )
+    return "\n".join(lines)
 
 
 def _observers() -> dict[str, Observer]:

@@ -6,13 +6,14 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from benchmarks.subjects import running
-from benchmarks.warm import one_core
+from benchmarks.warm import one_core, turn
 from lambda_dbconn import ConnectionManager, Settings, pinning
 from lambda_dbconn.lease import Slot
 from lambda_dbconn.pin_guard import PinGuard
@@ -68,7 +69,7 @@ def _seen_before(guard: PinGuard, texts: list[str], rounds: int) -> str:
 
 
 def _with_a_server(engine: str, *, rounds: int = 200, per_round: int = 100) -> str:
-    """Run `select 1` with and without the guard, in alternating rounds."""
+    """Run `select 1` with and without the guard, in rounds that follow each other in any order."""
     with one_core(), running(engine) as (_, environ):
         managers = [
             ConnectionManager[Any](Settings.from_env(environ={**environ, "DB_ON_PIN": action}))
@@ -82,7 +83,8 @@ def _with_a_server(engine: str, *, rounds: int = 200, per_round: int = 100) -> s
                     cursor.execute("select 1")
                 return (time.perf_counter() - start) / per_round * 1e6
 
-        pairs = [tuple(run(db) for db in managers) for _ in range(rounds)]
+        calls = [partial(run, db) for db in managers]
+        pairs = [turn(calls) for _ in range(rounds)]
         for db in managers:
             db.close()
     without_us = statistics.median(pair[0] for pair in pairs)

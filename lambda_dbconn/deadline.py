@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from lambda_dbconn.clock import Clock
 
-_UNLIMITED_S = float("inf")
+UNLIMITED_S = float("inf")
 
 
 class InvocationContext(Protocol):
@@ -58,7 +58,7 @@ class Deadline:
             return self._remaining_ms() / 1000 - self._reserve_s
         if self._ends_at is not None:
             return self._ends_at - self._clock.monotonic() - self._reserve_s
-        return _UNLIMITED_S
+        return UNLIMITED_S
 
     @property
     def aws_request_id(self) -> str:
@@ -94,24 +94,41 @@ class Course(Value):
     interrupt: Callable[[Any], None]
 
 
-class Cutoff:
-    """When a lent connection's waits must end, and what is done about one that would not.
+class Limit:
+    """When waits must end.
 
-    Args:
-        ends_at: By the course's clock.
-        course: The endpoint's.
+    Attributes:
+        monotonic: The clock.
+        ends_at: By this clock; infinite for never. May be moved at any time, and holds from the next wait on.
     """
 
-    __slots__ = ("_course", "ends_at", "has_cut")
+    __slots__ = ("ends_at", "monotonic")
 
-    def __init__(self, ends_at: float, course: Course) -> None:
-        self._course = course
+    def __init__(self, monotonic: Callable[[], float], ends_at: float = UNLIMITED_S) -> None:
+        self.monotonic = monotonic
         self.ends_at = ends_at
-        self.has_cut = False
 
     def left_s(self) -> float:
         """Return the seconds left, negative when over."""
-        return self.ends_at - self._course.monotonic()
+        return self.ends_at - self.monotonic()
+
+
+class Cutoff(Limit):
+    """The limit of a connection, moved with each loan, and what is done about a wait that would not end.
+
+    Args:
+        course: The endpoint's.
+
+    Attributes:
+        has_cut: Whether it has ended a wait, and with it the connection.
+    """
+
+    __slots__ = ("_course", "has_cut")
+
+    def __init__(self, course: Course) -> None:
+        super().__init__(course.monotonic)
+        self._course = course
+        self.has_cut = False
 
     def cut(self, connection: object) -> DeadlineExceededError:
         """Ask the server to stop, and return the error to raise; the connection must not be used any more."""

@@ -30,7 +30,7 @@ class Slot(Generic[C]):
         trusted_monotonic, trusted_wall: Until when a silent `poll()` is enough, by either clock.
         holder: Who holds it, or was the last to: a thread's identity, or a task.
         loans: How many times the slot was lent, whichever connection was in it.
-        cutoff: When what the caller does with it must end; None for no limit.
+        cutoff: The connection's: when what the caller does with it must end.
         vacated: How the last connection was given up, if the next one replaces it.
         doom: Why its connection must be closed at return, noted while it was lent: `closed` by `close()`,
             `deadline`, or `pinned`.
@@ -60,7 +60,7 @@ class Slot(Generic[C]):
     )
 
     connection: C
-    cutoff: Cutoff | None
+    cutoff: Cutoff
     limits: Limits
     poll: Callable[[int], list[tuple[int, int]]]
     doom: str | None
@@ -99,7 +99,6 @@ class Slot(Generic[C]):
         """Forget the connection."""
         self.connection = None  # type: ignore[assignment] # whoever holds an empty slot knows it
         self.poll = _silence
-        self.cutoff = None
         self.doom = None
         self.is_touched = False
         self.trusted_monotonic = self.trusted_wall = float("-inf")
@@ -110,7 +109,6 @@ class Slot(Generic[C]):
 
     def returned(self, monotonic: float, wall: float) -> None:
         """Note that the connection came back clean at these times, and until when that is enough to know."""
-        self.cutoff = None
         self._returned_monotonic = monotonic
         self._returned_wall = wall
         rests = monotonic + self._rest_s

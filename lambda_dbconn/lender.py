@@ -6,6 +6,7 @@ atomic. What may take a round trip is a step (`steps`): who lends says whether s
 
 from __future__ import annotations
 
+from lambda_dbconn.deadline import UNLIMITED_S
 from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.errors import CommitUnknownError, ConnectionInUseError, TransactionLeftOpenError
 from lambda_dbconn.events import TransactionRolledBack
@@ -86,7 +87,7 @@ class Lender(Generic[C]):
         try:
             if self._monotonic() < slot.trusted_monotonic and self._wall() < slot.trusted_wall and not slot.poll(0):
                 if context is not None:
-                    upkeep.limit(slot, upkeep.left_s(context))
+                    upkeep.limit_to(slot, context)
                 if upkeep.tells_reuse:
                     upkeep.tell_reused(slot)
                 slot.loans += 1
@@ -125,7 +126,7 @@ class Lender(Generic[C]):
             return None
         upkeep = self._upkeep
         try:
-            limit_s = CLEANING_LIMIT_S if slot.cutoff is None else upkeep.lift_limit(slot, slot.cutoff)
+            limit_s = CLEANING_LIMIT_S if slot.cutoff.ends_at == UNLIMITED_S else upkeep.lift_limit(slot)
             failure = _OTHER
             if error is not None:  # before the state is asked for, which puts right what the error may have come from
                 failure = upkeep.failure_of_loan(slot, error, is_read_only=is_read_only)
@@ -169,6 +170,8 @@ class Lender(Generic[C]):
             if slot.doom is not None:  # and still here, because it was not lent after all
                 self._upkeep.discard(slot, slot.doom)
                 slot.doom = None
+            if not slot.is_empty:
+                slot.cutoff.ends_at = UNLIMITED_S  # set, if whoever was to borrow it was interrupted before it was lent
             del self._lent[slot.holder]
             # An empty one goes below those that hold a good connection, so that it is filled only when they are lent.
             self._idle.insert(0 if slot.is_empty else len(self._idle), slot)

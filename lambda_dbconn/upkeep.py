@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from lambda_dbconn.clock import jitter
-from lambda_dbconn.deadline import Course, Cutoff, Deadline
+from lambda_dbconn.deadline import UNLIMITED_S, Course, Cutoff, Deadline
 from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.errors import BORROW_TIMEOUT_REMEDY, CommitUnknownError, ConnectError
 from lambda_dbconn.events import ConnectionClosed, ConnectionOpened, ConnectionReplaced, ConnectionReused, PingFailed
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
-UNLIMITED_S = float("inf")
 CLEANING_LIMIT_S = 5.0  # for a rollback and the like at return; a session that takes longer is discarded
 _SHORTEST_CLEANING_S = 0.05  # of the reserve, when nothing else is left
 _FALLBACK_LIFETIME_S = 300.0  # of a reader's connection to the writer: then the reader is tried again
@@ -73,6 +72,7 @@ class Upkeep(Generic[C]):
         self._tell = recorder.tell
         self._clock = clock
         self._monotonic = clock.monotonic
+        self._reserve_s = settings.reserve_s
         self._guard = guard
         self._leftovers = Leftovers(settings.engine) if settings.reset == "seen" else None
         self._resets_always = settings.reset == "always"
@@ -89,22 +89,21 @@ class Upkeep(Generic[C]):
         """
         if isinstance(context, Deadline):
             return context
-        return Deadline(context, reserve_s=self._settings.reserve_s, clock=self._clock)
+        return Deadline(context, reserve_s=self._reserve_s, clock=self._clock)
 
-    def left_s(self, context: InvocationContext | float | Deadline) -> float:
-        """Return the seconds that a loan may take in which there is nothing to be done first.
+    def limit_to(self, slot: Slot[C], context: InvocationContext | float | Deadline) -> None:
+        """Let what the caller does with a connection that is good end with what the context leaves.
 
         Raises:
             ConfigurationError: It is not a context.
-            DeadlineExceededError: There are none.
+            DeadlineExceededError: It leaves nothing.
         """
         # The Lambda context, in each invocation: 1 µs less than by way of a `Deadline`, which is for what waits.
         remaining_ms = getattr(context, "get_remaining_time_in_millis", None)
-        if remaining_ms is not None:
-            left_s: float = remaining_ms() / 1000 - self._settings.reserve_s
-            if left_s > 0:
-                return left_s
-        return self.deadline(context).cap_s(UNLIMITED_S, doing=f"using the connection to {self._where}")
+        left_s = 0.0 if remaining_ms is None else remaining_ms() / 1000 - self._reserve_s
+        if left_s <= 0:
+            left_s = self.deadline(context).cap_s(UNLIMITED_S, doing=f"using the connection to {self._where}")
+        slot.cutoff.ends_at = self._monotonic() + left_s
 
     def make_good(self, slot: Slot[C], deadline: Deadline) -> Steps[None]:
         """Judge a connection that is not beyond doubt, and open another one when it is not good or not there.
@@ -114,7 +113,7 @@ class Upkeep(Generic[C]):
         """
         if not (yield from self._is_good(slot, deadline)):
             yield from self._fill(slot, deadline)
-        self.limit(slot, deadline.remaining_s())
+        slot.cutoff.ends_at = self._monotonic() + deadline.remaining_s()
 
     def _is_good(self, slot: Slot[C], deadline: Deadline) -> Steps[bool]:
         """Judge a connection; discard it when it is not good."""
@@ -160,6 +159,8 @@ class Upkeep(Generic[C]):
             where = self.fallback.address
             limits = limits.replace(max_lifetime_s=min(limits.max_lifetime_s, jitter(_FALLBACK_LIFETIME_S)))
         slot.fill(connection, self._driver.fileno(connection), limits, self._clock)
+        slot.cutoff = Cutoff(self._course)
+        self._driver.obey(connection, slot.cutoff)
         slot.is_touched = self._resets_always
         see = self._watcher(slot)
         if see is not None:
@@ -190,12 +191,6 @@ class Upkeep(Generic[C]):
 
         return see
 
-    def limit(self, slot: Slot[C], left_s: float) -> None:
-        """Let what the caller does with the connection end when so much time has passed."""
-        if left_s < UNLIMITED_S:
-            cutoff = slot.cutoff = Cutoff(self._monotonic() + left_s, self._course)
-            self._driver.cut_off(slot.connection, cutoff)
-
     def tell_reused(self, slot: Slot[C]) -> None:
         """Tell that a warm connection is lent; not to be asked for unless `tells_reuse`."""
         self._tell(ConnectionReused(endpoint=self._where, idle_s=slot.idle_s(self._clock)))
@@ -217,7 +212,7 @@ class Upkeep(Generic[C]):
                 raise
             self.discard(slot, "lost")
             yield from self._fill(slot, deadline)
-            self.limit(slot, deadline.remaining_s())
+            slot.cutoff.ends_at = self._monotonic() + deadline.remaining_s()
             slot.loans += 1
             yield partial(begin, slot.connection)
 
@@ -259,12 +254,13 @@ class Upkeep(Generic[C]):
 
     # --- after a loan
 
-    def lift_limit(self, slot: Slot[C], cutoff: Cutoff) -> float:
+    def lift_limit(self, slot: Slot[C]) -> float:
         """Take the caller's limit off a connection that has come back; return what is left of it for cleaning."""
+        cutoff = slot.cutoff
         if cutoff.has_cut and slot.doom != "closed":
             slot.doom = "deadline"  # that it has pinned, too, matters no more
-        self._driver.cut_off(slot.connection, None)
         left_s = cutoff.ends_at - self._monotonic()
+        cutoff.ends_at = UNLIMITED_S
         if left_s >= CLEANING_LIMIT_S:
             return CLEANING_LIMIT_S
         return max(_SHORTEST_CLEANING_S, left_s)

@@ -7,7 +7,7 @@ import warnings
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.connector import Connector
 from lambda_dbconn.credentials import provider_for
-from lambda_dbconn.deadline import Course, Cutoff, Deadline
+from lambda_dbconn.deadline import UNLIMITED_S, Course, Cutoff, Deadline
 from lambda_dbconn.doctor import causes, login, network, server
 from lambda_dbconn.doctor.report import FAILED, PASSED, SKIPPED, Diagnosis, Finding, Step, StepFailedError
 from lambda_dbconn.drivers import load_driver
@@ -199,13 +199,14 @@ class _Way:
         """Ask the server something, within the step's time."""
         assert self._driver is not None  # noqa: S101 - a login came before
         limit_s = self._limit_s()
-        course = Course(where=self.settings.address, monotonic=self._clock.monotonic, interrupt=lambda _: None)
-        self._driver.cut_off(self._connection, Cutoff(self._clock.monotonic() + limit_s, course))
+        cutoff = Cutoff(Course(where=self.settings.address, monotonic=self._clock.monotonic, interrupt=lambda _: None))
+        cutoff.ends_at = self._clock.monotonic() + limit_s
+        self._driver.obey(self._connection, cutoff)
         try:
             finding = question(self.settings, self._connection)
         except DeadlineExceededError as error:
             raise StepFailedError(f"no answer within {limit_s:.2f} s", causes.of_silence(self.settings)) from error
-        self._driver.cut_off(self._connection, None)
+        cutoff.ends_at = UNLIMITED_S
         return finding
 
     def _ping(self) -> Finding:

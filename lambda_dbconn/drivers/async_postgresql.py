@@ -11,6 +11,7 @@ import asyncio
 import psycopg
 from psycopg import pq, waiting
 
+from lambda_dbconn.deadline import UNLIMITED_S
 from lambda_dbconn.drivers import watching
 from lambda_dbconn.drivers.postgresql import (
     PostgresqlSessions,
@@ -20,7 +21,7 @@ from lambda_dbconn.drivers.postgresql import (
     has_failed,
     refuse_prepared,
 )
-from lambda_dbconn.drivers.postgresql_connection import WAKE_UP_S, ended_in_vain, shorter, within
+from lambda_dbconn.drivers.postgresql_connection import WAKE_UP_S, ended_in_vain, within
 from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.threads import in_thread
 
@@ -40,7 +41,7 @@ else:
 class AsyncConnection(_Base):
     """psycopg's connection, all of whose waits can be given an end; and of any event loop."""
 
-    cutoff: Cutoff | None = None  # of the invocation that it is lent to
+    cutoff: Cutoff | None = None  # when all its waits end
     interrupt: Callable[[Any], None] | None = None  # asks the server to stop what the connection is waiting for
     _lock: asyncio.Lock
     _loop: asyncio.AbstractEventLoop | None = None
@@ -65,8 +66,9 @@ class AsyncConnection(_Base):
         """
         cutoff = self.cutoff
         try:
-            if cutoff is not None:
-                timeout = shorter(cutoff.left_s(), timeout)
+            if cutoff is not None and cutoff.ends_at < UNLIMITED_S:
+                left_s = cutoff.left_s()
+                timeout = left_s if timeout is None else min(left_s, timeout)
             gen, *limits = within(gen, interval, timeout)
             return await waiting.wait_async(gen, self.pgconn.socket, *limits)
         except psycopg.OperationalError as error:

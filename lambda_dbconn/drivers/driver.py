@@ -69,8 +69,11 @@ class Driver(Protocol[C]):
         PostgreSQL: one round trip; MySQL: two or three.
         """
 
-    def cut_off(self, connection: C, cutoff: Cutoff | None) -> None:
-        """Let every wait of the caller's end at `cutoff`, by what `cutoff.cut` then returns; None takes that back."""
+    def obey(self, connection: C, cutoff: Cutoff) -> None:
+        """Let every wait of the caller's, from now on, end when `cutoff` does, by what `cutoff.cut` then returns.
+
+        Said once of a connection; the cutoff's end is moved with each loan.
+        """
 
     def interrupt(
         self,

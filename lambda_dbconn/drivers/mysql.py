@@ -18,6 +18,7 @@ import time
 import pymysql
 from pymysql.constants import SERVER_STATUS
 
+from lambda_dbconn.deadline import Limit
 from lambda_dbconn.drivers import (
     Failure,
     SessionState,
@@ -26,7 +27,7 @@ from lambda_dbconn.drivers import (
     checked_isolation,
     connect_error,
 )
-from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext, WatchedConnection, limit
+from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext, WatchedConnection
 from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError, without_frames
 from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.tls import load_authorities
@@ -95,7 +96,7 @@ class MysqlDriver:
         outer = sys.exception()
         try:
             sock = _tcp(address, settings.port, limit_s)
-            limit(sock, ends_at)
+            sock.keep(Limit(time.monotonic, ends_at))
             connection.connect(sock)
         except Exception as exc:  # noqa: BLE001 - what PyMySQL cannot read it meets with ValueError, IndexError…
             if time.monotonic() >= ends_at:
@@ -192,7 +193,7 @@ class MysqlDriver:
         connection.limit(None)
         connection.isolation = None
 
-    cut_off = staticmethod(Connection.cut_off)
+    obey = staticmethod(Connection.obey)
 
     def interrupt(
         self,

@@ -1,12 +1,14 @@
 """PyMySQL's connection, all of whose waits can be given one common end, and whose statements can be watched.
 
-A socket's own time limit begins anew with every call, so a server that trickles would hold the caller for ever. Here a
-socket that is limited is of a class that knows when all must be over; without a limit it is a plain one, and costs
-nothing. Between loans it stays what it was: most handlers have a limit each time, and the change costs system calls.
+A socket's own time limit begins anew with every call, so a server that trickles would hold the caller for ever. The
+sockets here never block, and wait in one place, which knows when all must be over. That is one system call for each
+statement more than a socket takes that waits for ever. Python's own limit would be three more: it polls before it
+writes, and before it reads it tries in vain, and polls.
 """
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import sys
@@ -14,6 +16,7 @@ import time
 
 import pymysql
 
+from lambda_dbconn.deadline import Limit
 from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,93 +29,132 @@ if TYPE_CHECKING:
 else:
     _Base = pymysql.Connection
 
-_BIT_S = 0.01
-_NEVER = float("inf")
-
-
-class Socket(socket.socket):
-    """A socket without a limit."""
+_NO_LIMIT = Limit(time.monotonic)
+_DAY_S = 86_400.0
 
 
 class _Limited:
-    """Stands before a socket's own class: each call waits for no longer than is left until `ends_at`."""
+    """Stands before a socket's own class: no call of PyMySQL's waits any longer than until the limit.
+
+    Attributes:
+        limit: When all calls must end; looked at anew by each.
+    """
 
     __slots__ = ()
-    ends_at: float  # of the monotonic clock
+    limit: Limit
+    _input: select.poll
 
-    def _is_limited(self: Any) -> bool:
-        """Set the socket's own time limit, which is a system call, if it is too short, or too long by a bit.
+    def keep(self: Any, limit: Limit) -> None:
+        """Wait by oneself from now on, until the limit at most."""
+        self.limit = limit
+        self._input = _poll(self, select.POLLIN)
+        self.settimeout(0.0)
 
-        Without a limit it becomes a plain socket again.
-        """
-        left_s = self.ends_at - time.monotonic()
-        if left_s == _NEVER:
-            limit(self, None)
-            return False
-        if left_s <= 0:
+    def settimeout(self, _value: float | None) -> None:
+        """Never block. PyMySQL sets its own time limit, and means that there is none."""
+        super().settimeout(0.0)  # type: ignore[misc] # the socket's
+
+    def _refuse_if_over(self) -> None:
+        """Raise what a wait would, for what may be done without one."""
+        if self.limit.ends_at <= self.limit.monotonic():
             raise TimeoutError("timed out")
-        limit_s = self.gettimeout()
-        if limit_s is None or not left_s <= limit_s <= left_s + _BIT_S:
-            self.settimeout(left_s)
-        return True
+
+    def _wait(self, poll: select.poll) -> None:
+        """Wait for what is polled for."""
+        limit = self.limit
+        while True:
+            left_s = limit.ends_at - limit.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("timed out")
+            if poll.poll(min(left_s, _DAY_S) * 1000):
+                return
+
+    def _wait_to_send(self) -> None:
+        self._wait(_poll(self, select.POLLOUT))
 
 
-class _LimitedSocket(_Limited, Socket):
+class Socket(_Limited, socket.socket):
     """A plain socket with a limit."""
 
     def recv_into(self, *arguments: Any) -> int:
         """Receive."""
-        return super().recv_into(*arguments) if self._is_limited() else self.recv_into(*arguments)
+        self._wait(self._input)
+        return super().recv_into(*arguments)
 
-    def sendall(self, *arguments: Any) -> None:
-        """Send all; a plain socket's time limit is for the whole of it."""
-        if self._is_limited():
-            super().sendall(*arguments)
-        else:
-            self.sendall(*arguments)
+    def sendall(self, data: Any, *flags: Any) -> None:
+        """Send all."""
+        self._refuse_if_over()
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self.send(rest, *flags) :]
+            except BlockingIOError:
+                self._wait_to_send()
 
 
-class _LimitedTlsSocket(_Limited, ssl.SSLSocket):
+class TlsSocket(_Limited, ssl.SSLSocket):
     """A TLS socket with a limit. What is called here are the two methods that `SSLSocket`'s own come down to."""
+
+    _may_hold_more = False  # of what has been received, and no poll tells of
 
     def recv_into(self, buffer: Any, *arguments: Any) -> int:
         """Receive."""
-        if self._is_limited():
-            return self.read(arguments[0] if arguments else len(buffer), buffer)  # type: ignore[return-value]
-        return self.recv_into(buffer, *arguments)
+        wanted = arguments[0] if arguments else len(buffer)
+        if not self._may_hold_more:
+            self._wait(self._input)
+        while True:
+            try:
+                count: int = self.read(wanted, buffer)  # type: ignore[assignment] # with a buffer it counts
+            except ssl.SSLWantReadError:
+                self._wait(self._input)
+            except ssl.SSLWantWriteError:
+                self._wait_to_send()
+            else:
+                self._may_hold_more = count == wanted
+                return count
 
-    def sendall(self, data: Any, *flags: Any) -> None:
-        """Send all; the socket's time limit is for the whole of it."""
-        if self._is_limited():
-            self.write(data)
-        else:
-            self.sendall(data, *flags)
+    def sendall(self, data: Any, *_flags: Any) -> None:
+        """Send all, as one message."""
+        self._refuse_if_over()
+        self._do(self.write, data)
+
+    def shake_hands(self) -> None:
+        """Agree with the server."""
+        self._do(self.do_handshake)
+
+    def _do(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Call until it has not to wait any more."""
+        while True:
+            try:
+                call(*arguments)
+            except ssl.SSLWantReadError:
+                self._wait(self._input)
+            except ssl.SSLWantWriteError:
+                self._wait_to_send()
+            else:
+                return
 
 
-_LIMITED: dict[type[socket.socket], type[socket.socket]] = {Socket: _LimitedSocket, ssl.SSLSocket: _LimitedTlsSocket}
-_UNLIMITED = {limited: plain for plain, limited in _LIMITED.items()}
-
-
-def limit(sock: socket.socket, ends_at: float | None) -> None:
-    """Let every call on the socket end then, by the monotonic clock; None lifts the limit."""
-    kind = type(sock)
-    if ends_at is not None:
-        if kind in _LIMITED:
-            sock.__class__ = _LIMITED[kind]
-        sock.ends_at = ends_at  # type: ignore[attr-defined] # it is one of these now
-    elif kind in _UNLIMITED:
-        sock.__class__ = _UNLIMITED[kind]
-        sock.settimeout(None)
+def _poll(sock: Any, events: int) -> select.poll:
+    poll = select.poll()
+    poll.register(sock, events)
+    return poll
 
 
 class TlsContext(ssl.SSLContext):
-    """Hands a plain socket's limit on to the TLS socket that takes its place; the handshake is limited, too."""
+    """Makes a socket with a limit a TLS socket with the same, which the handshake keeps to already."""
 
-    def wrap_socket(self, sock: socket.socket, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+    sslsocket_class = TlsSocket
+
+    def wrap_socket(self, sock: Any, **options: Any) -> Any:  # type: ignore[override] # as PyMySQL calls it
         """Begin TLS."""
-        wrapped = super().wrap_socket(sock, *arguments, **options)
-        if isinstance(sock, _LimitedSocket):
-            limit(wrapped, sock.ends_at)
+        wrapped: Any = super().wrap_socket(sock, **{**options, "do_handshake_on_connect": False})
+        try:
+            wrapped.keep(sock.limit)
+            wrapped.shake_hands()
+        except BaseException:
+            wrapped.close()
+            raise
         return wrapped
 
 
@@ -121,13 +163,13 @@ class Connection(_Base):
 
     Attributes:
         address: The IP address that it is connected to.
-        cutoff: When the invocation's time is over, while it is lent with a limit.
+        cutoff: When all waits end but those with a limit of their own; None while it belongs to nobody who would say.
         isolation: The session's own level, while another one is set.
         names: The character set and collation of its login.
         longest_batch_bytes: Of one of `executemany`'s statements; None for PyMySQL's own limit.
     """
 
-    _sock: socket.socket | None
+    _sock: Socket | None
     _result: Any
     charset: str
     collation: str | None
@@ -163,20 +205,15 @@ class Connection(_Base):
         if self._result is not None:
             self._result.unbuffered_active = False
 
-    def cut_off(self, cutoff: Cutoff | None) -> None:
-        """Let all that waits from now on end at the cutoff; None lifts that with the next call that may wait."""
+    def obey(self, cutoff: Cutoff) -> None:
+        """Let all that waits from now on end when the cutoff does."""
         self.cutoff = cutoff
-        sock: Any = self._sock
-        if cutoff is None:
-            if type(sock) in _UNLIMITED:
-                sock.ends_at = _NEVER
-        elif sock is not None:
-            limit(sock, time.monotonic() + cutoff.left_s())  # its clock may be another one
+        self.limit(None)
 
     def limit(self, ends_at: float | None) -> None:
-        """Let all that waits from now on end then, by the monotonic clock; None lifts the limit."""
+        """Let all that waits from now on end then, by the monotonic clock; None for when the cutoff does, if any."""
         if self._sock is not None:
-            limit(self._sock, ends_at)
+            self._sock.limit = (self.cutoff or _NO_LIMIT) if ends_at is None else Limit(time.monotonic, ends_at)
 
     def fileno(self) -> int:
         """Return the socket's file descriptor, -1 when it is closed."""
@@ -187,14 +224,13 @@ class Connection(_Base):
 
         If the call was cut short because the invocation's time is over, that is said instead.
         """
-        sock = self._sock
+        sock, cutoff = self._sock, self.cutoff
         super()._force_close()  # type: ignore[misc] # PyMySQL's stubs know public names only
-        cutoff = self.cutoff
-        if cutoff is not None and isinstance(sys.exception(), TimeoutError) and sock is not None:
-            ends_at: float = getattr(sock, "ends_at", float("inf"))
-            if time.monotonic() >= ends_at:  # and not the kernel's time-out of a dead path
-                self.forget_rows()
-                raise cutoff.cut(self)
+        if cutoff is None or sock is None or sock.limit is not cutoff:
+            return
+        if isinstance(sys.exception(), TimeoutError) and cutoff.left_s() <= 0:  # not the kernel's of a dead path
+            self.forget_rows()
+            raise cutoff.cut(self)
 
 
 class WatchedConnection(Connection):

@@ -85,8 +85,8 @@ class PostgresqlSessions(Generic[C]):
             connection.__class__ = self._watched_class  # type: ignore[assignment] # a subclass of what it is
         watching.watch(connection, see)
 
-    def cut_off(self, connection: C, cutoff: Cutoff | None) -> None:
-        """Let the caller's calls end with the invocation's time, or take that back."""
+    def obey(self, connection: C, cutoff: Cutoff) -> None:
+        """Let the caller's calls end with the invocation's time."""
         connection.cutoff = cutoff
 
     def fileno(self, connection: C) -> int:

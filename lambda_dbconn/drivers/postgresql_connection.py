@@ -10,6 +10,7 @@ import time
 
 import psycopg
 
+from lambda_dbconn.deadline import UNLIMITED_S
 from lambda_dbconn.drivers import watching
 from lambda_dbconn.light import TYPE_CHECKING
 
@@ -38,11 +39,6 @@ def within(gen: PQGen[Any], interval: float, limit_s: float | None) -> tuple[Any
     return _until(time.monotonic() + limit_s, gen), interval
 
 
-def shorter(left_s: float, timeout_s: float | None) -> float:
-    """Return the shorter one of what is left and a call's own limit, if it has one."""
-    return left_s if timeout_s is None or left_s < timeout_s else timeout_s
-
-
 def ended_in_vain(error: psycopg.OperationalError, cutoff: Cutoff) -> bool:
     """Say whether an error is the end of the invocation's time, and not the server's word."""
     return error.sqlstate is None and cutoff.left_s() <= 0
@@ -61,18 +57,33 @@ def _until(ends_at: float, gen: PQGen[Any]) -> PQGen[Any]:
         return end.value
 
 
-class Connection(_Base):
-    """psycopg's connection, all of whose waits can be given one common end."""
+def _wait_within(connection: Connection, gen: PQGen[Any], interval: float, timeout: float | None) -> Any:
+    return psycopg.Connection.wait(connection, *within(gen, interval, timeout))
 
-    cutoff: Cutoff | None = None  # of the invocation that it is lent to
+
+# Each statement is driven by it: not by way of a tuple of arguments where psycopg takes the limit itself.
+_wait: Any = psycopg.Connection.wait if _HAS_TIMEOUT else _wait_within
+
+
+class Connection(_Base):
+    """psycopg's connection, all of whose waits can be given one common end.
+
+    Attributes:
+        cutoff: When they end; None while it belongs to nobody who would say so.
+    """
+
+    cutoff: Cutoff | None = None
 
     def wait(self, gen: PQGen[Any], interval: float = WAKE_UP_S, timeout: float | None = None) -> Any:
         """Drive one of psycopg's generators, to the end of the invocation's time at most."""
         cutoff = self.cutoff
-        if cutoff is None:
-            return super().wait(*within(gen, interval, timeout))
+        if cutoff is None or cutoff.ends_at == UNLIMITED_S:
+            return _wait(self, gen, interval, timeout)
+        left_s = cutoff.ends_at - cutoff.monotonic()
+        if left_s < 0:
+            left_s = 0.0
         try:
-            return super().wait(*within(gen, interval, shorter(cutoff.left_s(), timeout)))
+            return _wait(self, gen, interval, left_s if timeout is None or left_s < timeout else timeout)
         except psycopg.OperationalError as error:
             if not ended_in_vain(error, cutoff):
                 raise

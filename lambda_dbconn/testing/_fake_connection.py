@@ -40,7 +40,7 @@ class FakeConnection:
         is_over: Whether the server has ended the session.
         is_silent: Whether the session is half-open: nothing comes back, not even an error.
         is_interrupted: Whether the server was asked to stop what it is doing for it.
-        cutoff: When waits must end, while it is lent with a limit.
+        cutoff: When waits must end.
         is_released: Whether the client has closed the socket.
         closes: How often the library has closed it: once is right.
         round_trips: How many messages the client has sent on it.

@@ -321,7 +321,7 @@ class FakeDriver:
         self._server.sql.append("DISCARD ALL")
         self._server.round_trip(connection, "reset", timeout_s)
 
-    def cut_off(self, connection: FakeConnection, cutoff: Cutoff | None) -> None:
+    def obey(self, connection: FakeConnection, cutoff: Cutoff) -> None:
         """Let round trips end with the cutoff."""
         connection.cutoff = cutoff
 

@@ -226,7 +226,8 @@ def test_the_limit_of_one_loan_is_not_that_of_the_next(database: Database) -> No
         async with db.connection(LIMIT_S):
             pass
         async with db.connection() as connection:
-            assert connection.cutoff is None
+            assert connection.cutoff is not None
+            assert connection.cutoff.left_s() == float("inf")
 
     asyncio.run(work())
 

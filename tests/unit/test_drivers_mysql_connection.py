@@ -1,95 +1,247 @@
-"""How a limit comes on the socket of a MySQL connection, and goes: with a pair of sockets and no server."""
+"""How the sockets of a MySQL connection keep to a limit: with a pair of sockets and no server."""
 
 from __future__ import annotations
 
 import socket
+import ssl
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn.deadline import Course, Cutoff
-from lambda_dbconn.drivers.mysql_connection import Connection, Socket
+from lambda_dbconn.deadline import Course, Cutoff, Limit
+from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext
+from lambda_dbconn.testing.certificates import Certificates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+LIMIT_S = 0.3
+LATE_S = 1.0
+MUCH = b"x" * 20_000_000  # more than any socket takes while nobody reads
+
+
+def within(seconds: float) -> Limit:
+    return Limit(time.monotonic, time.monotonic() + seconds)
+
 
 class Ends:
-    """A connection's socket, and the server's end of it."""
+    """Our socket, limited to ten seconds, and the server's end of it."""
 
     def __init__(self) -> None:
         ours, self.server = socket.socketpair()
+        self.server.settimeout(10.0)
         self.sock = Socket(fileno=ours.detach())
-        self.connection = Connection(defer_connect=True)
-        self.connection._sock = self.sock
+        self.sock.keep(within(10.0))
 
-    def cut_off(self, left_s: float | None, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        course = Course(where="here", monotonic=monotonic, interrupt=lambda _: None)
-        self.connection.cut_off(None if left_s is None else Cutoff(monotonic() + left_s, course))
+    def speak_tls(self, certificates: Certificates) -> None:
+        """Put TLS on both ends."""
+        context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cafile=certificates.ca_path)
+        agreeing = threading.Thread(target=self._agree, args=(certificates,))
+        agreeing.start()
+        self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
+        agreeing.join()
+        self.server.settimeout(10.0)
 
-    def receive(self) -> int:
-        return self.sock.recv_into(bytearray(1))
+    def _agree(self, certificates: Certificates) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates.server_certificate_path, certificates.server_key_path)
+        self.server = context.wrap_socket(self.server, server_side=True)
+
+    def receive(self, count: int = 1) -> int:
+        return self.sock.recv_into(bytearray(count))
 
 
-@pytest.fixture
-def ends() -> Iterator[Ends]:
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates.create(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(params=["plain", "tls"])
+def ends(request: pytest.FixtureRequest, certificates: Certificates) -> Iterator[Ends]:
     made = Ends()
-    with made.sock, made.server:
+    try:
+        if request.param == "tls":
+            made.speak_tls(certificates)
         yield made
-    made.connection._sock = None
+    finally:
+        made.sock.close()
+        made.server.close()
 
 
-def test_a_socket_that_is_limited_waits_no_longer(ends: Ends) -> None:
-    ends.cut_off(0.05)
+def took_s(call: Callable[[], object]) -> float:
+    began = time.monotonic()
     with pytest.raises(TimeoutError):
-        ends.receive()
+        call()
+    return time.monotonic() - began
+
+
+def test_nothing_is_waited_for_beyond_the_limit(ends: Ends) -> None:
+    ends.sock.limit = within(LIMIT_S)
+    assert LIMIT_S - 0.01 < took_s(ends.receive) < LATE_S
+
+
+def test_a_reader_that_does_not_read_is_waited_for_no_longer(ends: Ends) -> None:
+    ends.sock.limit = within(LIMIT_S)
+    assert LIMIT_S - 0.01 < took_s(lambda: ends.sock.sendall(MUCH)) < LATE_S
 
 
 def test_when_the_time_is_over_nothing_is_sent_or_received(ends: Ends) -> None:
     ends.server.sendall(b"x")
-    ends.cut_off(0.0)
+    ends.sock.limit = within(0.0)
     with pytest.raises(TimeoutError):
         ends.receive()
     with pytest.raises(TimeoutError):
         ends.sock.sendall(b"x")
+    ends.server.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        ends.server.recv(1)
 
 
-@pytest.mark.parametrize("sends_first", [True, False])
-def test_the_first_call_after_a_limit_was_lifted_finds_a_plain_socket(ends: Ends, *, sends_first: bool) -> None:
-    ends.server.sendall(b"xx")
-    ends.cut_off(0.3)
+def test_a_limit_that_is_moved_holds_for_the_next_call(ends: Ends) -> None:
+    limit = ends.sock.limit = within(LIMIT_S)
+    ends.server.sendall(b"x")
     assert ends.receive() == 1
-    assert 0 < (ends.sock.gettimeout() or 0) <= 0.3
-    ends.cut_off(None)
-    if sends_first:
-        ends.sock.sendall(b"y")
-        assert ends.server.recv(9) == b"y"
-    else:
-        assert ends.receive() == 1
-    assert type(ends.sock) is Socket
-    assert ends.sock.gettimeout() is None
+    limit.ends_at = float("inf")
+    late = threading.Timer(LIMIT_S * 2, lambda: ends.server.sendall(b"y"))
+    late.start()
+    assert ends.receive() == 1
+    late.join()
+    limit.ends_at = time.monotonic() + 0.05
+    assert took_s(ends.receive) < LATE_S
 
 
-def test_one_limit_after_another_needs_no_plain_socket_in_between(ends: Ends) -> None:
-    for left_s in (60.0, 30.0, 60.0):
-        ends.server.sendall(b"x")
-        ends.cut_off(left_s)
-        assert ends.receive() == 1
-        assert left_s - 1 < (ends.sock.gettimeout() or 0) <= left_s
-        ends.cut_off(None)
+def test_all_is_sent_to_a_reader_that_takes_its_time_and_comes_back(ends: Ends) -> None:
+    back = threading.Thread(target=lambda: ends.server.sendall(_receive_all(ends.server, len(MUCH))[::-1]))
+    back.start()
+    ends.sock.sendall(MUCH)
+    received, buffer = 0, bytearray(8192)
+    while received < len(MUCH):
+        received += ends.sock.recv_into(buffer)
+    back.join()
+    assert received == len(MUCH)
 
 
-def test_a_connection_without_a_socket_takes_any_limit(ends: Ends) -> None:
-    ends.connection._sock = None
-    ends.cut_off(1.0)
-    ends.cut_off(None)
-    assert ends.connection.cutoff is None
+def _receive_all(sock: socket.socket, count: int) -> bytes:
+    received = bytearray()
+    while len(received) < count:
+        received += sock.recv(1 << 20)
+    return bytes(received)
+
+
+@pytest.mark.parametrize("size", [1, 8, 9])
+def test_what_a_call_has_left_in_the_tls_layer_is_not_waited_for(ends: Ends, size: int) -> None:
+    """A record is decrypted as a whole: the socket is silent, and what was not asked for yet is there."""
+    ends.server.sendall(b"x" * size * 3)
+    ends.sock.limit = within(LIMIT_S)
+    assert [ends.receive(size) for _ in range(3)] == [size] * 3
+    assert took_s(ends.receive) < LATE_S
+
+
+def test_the_end_is_no_wait(ends: Ends) -> None:
+    ends.server.close()
+    assert ends.receive() == 0
+
+
+def test_whoever_asks_for_a_blocking_socket_does_not_get_one(ends: Ends) -> None:
+    ends.sock.settimeout(None)
+    assert ends.sock.gettimeout() == 0.0
+
+
+def test_a_server_that_sends_its_record_bit_by_bit_does_not_hold_the_caller(certificates: Certificates) -> None:
+    """Each byte would begin a socket's own time limit anew, and what reads from the socket is OpenSSL."""
+    ends, between = Ends(), Ends()
+    ends.sock, between.sock = between.sock, ends.sock  # ends.sock <-> between.server, between.sock <-> ends.server
+    stop = threading.Event()
+    relay = threading.Thread(target=_trickle, args=(between.server, between.sock, stop))
+    relay.start()
+    try:
+        ends.speak_tls(certificates)
+        stop.set()
+        ends.server.sendall(b"x" * 100)
+        ends.sock.limit = within(LIMIT_S)
+        assert LIMIT_S - 0.01 < took_s(ends.receive) < LATE_S
+    finally:
+        for sock in (ends.sock, ends.server, between.sock, between.server):
+            sock.close()
+        relay.join()
+
+
+def _trickle(client: socket.socket, server: socket.socket, is_slow: threading.Event) -> None:
+    """Carry bytes both ways until either end is closed; slowly to the client, once that is asked for."""
+    server.setblocking(False)
+    client.setblocking(False)
+    try:
+        while True:
+            for source, target in ((client, server), (server, client)):
+                slowly = source is server and is_slow.is_set()
+                try:
+                    data = socket.socket.recv(source, 1 if slowly else 65_536)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    return
+                socket.socket.send(target, data)
+            time.sleep(0.02)
+    except OSError:
+        return
+
+
+def test_a_handshake_keeps_to_the_limit_and_leaves_no_socket_open(certificates: Certificates) -> None:
+    ends = Ends()
+    context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cafile=certificates.ca_path)
+    ends.sock.limit = within(LIMIT_S)
+    with ends.server:
+        assert took_s(lambda: context.wrap_socket(ends.sock, server_hostname="localhost")) < LATE_S
+        assert ends.server.recv(65_536)  # the client's hello
+        assert not ends.server.recv(1)
+
+
+# --- the connection
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    ends = Ends()
+    made = Connection(defer_connect=True)
+    made._sock = ends.sock
+    with ends.sock, ends.server:
+        yield made
+    made._sock = None
+
+
+def cutoff(*, monotonic: Callable[[], float] = time.monotonic) -> Cutoff:
+    return Cutoff(Course(where="here", monotonic=monotonic, interrupt=lambda _: None))
+
+
+def test_a_limit_of_its_own_takes_the_cutoffs_place_until_it_is_taken_back(connection: Connection) -> None:
+    assert connection._sock is not None
+    obeyed = cutoff()
+    connection.obey(obeyed)
+    assert connection._sock.limit is obeyed
+    connection.limit(time.monotonic() + 1.0)
+    assert 0 < connection._sock.limit.left_s() <= 1.0
+    connection.limit(None)
+    assert connection._sock.limit is obeyed
+
+
+def test_a_connection_without_a_socket_takes_any_limit(connection: Connection) -> None:
+    connection._sock = None
+    connection.obey(cutoff())
+    connection.limit(1.0)
+    connection.limit(None)
 
 
 @pytest.mark.parametrize("moment", [0.0, 1e9])
-def test_the_managers_clock_may_be_another_one(ends: Ends, moment: float) -> None:
-    ends.server.sendall(b"x")
-    ends.cut_off(60.0, monotonic=lambda: moment)
-    assert ends.receive() == 1
-    assert 59 < (ends.sock.gettimeout() or 0) <= 60
+def test_the_managers_clock_may_be_another_one(connection: Connection, moment: float) -> None:
+    assert connection._sock is not None
+    obeyed = cutoff(monotonic=lambda: moment)
+    connection.obey(obeyed)
+    obeyed.ends_at = moment + 60.0
+    connection._sock.sendall(b"x")
+    obeyed.ends_at = moment
+    with pytest.raises(TimeoutError):
+        connection._sock.sendall(b"x")
