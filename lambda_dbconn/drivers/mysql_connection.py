@@ -78,8 +78,12 @@ class Socket(_Limited, socket.socket):
 
     def recv_into(self, *arguments: Any) -> int:
         """Receive."""
-        self._wait(self._input)
-        return super().recv_into(*arguments)
+        while True:
+            self._wait(self._input)
+            try:
+                return super().recv_into(*arguments)
+            except BlockingIOError:  # the kernel has taken it back: a checksum was wrong
+                continue
 
     def sendall(self, data: Any, *flags: Any) -> None:
         """Send all."""

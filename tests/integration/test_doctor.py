@@ -123,6 +123,7 @@ def test_a_manager_examines_its_own_endpoint_beside_the_connection_that_it_keeps
 def test_a_login_with_a_token_through_a_proxy_that_is_well(
     patient: Patient, make_proxy: Callable[..., LocalRdsProxy], secrets_manager: LocalSecretsManager
 ) -> None:
+    secrets_manager.have_sts_imported()
     proxy = make_proxy()
     patient.set(variables(proxy), AWS_KEYS, AWS_ENDPOINT_URL_STS=secrets_manager.url)
     diagnosis = patient.examine()
@@ -144,6 +145,7 @@ def test_to_ask_who_signs_logs_no_key_at_debug(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("DEBUG")
+    secrets_manager.have_sts_imported()
     patient.set(variables(make_proxy()), AWS_KEYS, AWS_ENDPOINT_URL_STS=secrets_manager.url)
     assert patient.examine().is_well
     assert "botocore" in caplog.text
