@@ -104,7 +104,9 @@ class TlsSocket(_Limited, ssl.SSLSocket):
     def recv_into(self, buffer: Any, *arguments: Any) -> int:
         """Receive."""
         wanted = arguments[0] if arguments else len(buffer)
-        if not self._may_hold_more:
+        if self._may_hold_more:
+            self._refuse_if_over()  # or an answer that never stops coming would never be waited for
+        else:
             self._wait(self._input)
         while True:
             try:

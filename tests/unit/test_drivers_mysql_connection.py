@@ -140,6 +140,15 @@ def test_what_a_call_has_left_in_the_tls_layer_is_not_waited_for(ends: Ends, siz
     assert took_s(ends.receive) < LATE_S
 
 
+def test_what_need_not_be_waited_for_is_not_received_when_the_time_is_over(ends: Ends) -> None:
+    """Or an answer that comes quicker than it is read would be read for ever."""
+    ends.server.sendall(b"x" * 16)
+    assert ends.receive(8) == 8
+    ends.sock.limit = within(0.0)
+    with pytest.raises(TimeoutError):
+        ends.receive(8)
+
+
 def test_the_end_is_no_wait(ends: Ends) -> None:
     ends.server.close()
     assert ends.receive() == 0
