@@ -99,7 +99,7 @@ class Limit:
 
     Attributes:
         monotonic: The clock.
-        ends_at: By this clock; infinite for never. May be moved at any time, and holds from the next wait on.
+        ends_at: Seconds by this clock; infinite for never. May be moved at any time, and holds from the next wait on.
     """
 
     __slots__ = ("ends_at", "monotonic")

@@ -81,11 +81,11 @@ class Slot(Generic[C]):
         """How many times this connection was lent."""
         return self.loans - self._first_loan
 
-    def fill(self, connection: C, fileno: int, limits: Limits, clock: Clock) -> None:
-        """Take in a connection that has just been opened."""
+    def fill(self, connection: C, cutoff: Cutoff, fileno: int, limits: Limits, clock: Clock) -> None:
+        """Take in a connection that has just been opened and obeys the cutoff; until the last line it is empty."""
         poller = select.poll()
         poller.register(fileno, WATCHED)
-        self.connection = connection
+        self.cutoff = cutoff
         self.poll = poller.poll
         self.limits = limits
         self._first_loan = self.loans
@@ -94,6 +94,7 @@ class Slot(Generic[C]):
         self._rest_s = min(limits.ping_idle_s, limits.max_idle_s)
         self._expires_monotonic = self._opened_monotonic + limits.max_lifetime_s
         self._expires_wall = self._opened_wall + limits.max_lifetime_s
+        self.connection = connection
 
     def empty(self) -> None:
         """Forget the connection."""

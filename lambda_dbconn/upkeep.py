@@ -158,13 +158,13 @@ class Upkeep(Generic[C]):
             connection, attempts = yield partial(self.fallback.open, deadline)
             where = self.fallback.address
             limits = limits.replace(max_lifetime_s=min(limits.max_lifetime_s, jitter(_FALLBACK_LIFETIME_S)))
-        slot.fill(connection, self._driver.fileno(connection), limits, self._clock)
-        slot.cutoff = Cutoff(self._course)
-        self._driver.obey(connection, slot.cutoff)
-        slot.is_touched = self._resets_always
+        cutoff = Cutoff(self._course)
+        self._driver.obey(connection, cutoff)
         see = self._watcher(slot)
         if see is not None:
             self._driver.watch(connection, see)
+        slot.is_touched = self._resets_always
+        slot.fill(connection, cutoff, self._driver.fileno(connection), limits, self._clock)
         reason = "first"
         if slot.vacated is not None:
             reason = slot.vacated.reason

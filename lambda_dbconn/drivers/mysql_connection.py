@@ -2,8 +2,8 @@
 
 A socket's own time limit begins anew with every call, so a server that trickles would hold the caller for ever. The
 sockets here never block, and wait in one place, which knows when all must be over. That is one system call for each
-statement more than a socket takes that waits for ever. Python's own limit would be three more: it polls before it
-writes, and before it reads it tries in vain, and polls.
+statement more than a socket takes that waits for ever. Python's own limit would be two more, and with TLS three: it
+polls before it writes and before it reads, and a TLS socket tries to read in vain before that.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import sys
 import time
 
 import pymysql
+from pymysql.constants import CR
 
 from lambda_dbconn.deadline import Limit
+from lambda_dbconn.errors import DeadlineExceededError
 from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -188,6 +190,26 @@ class Connection(_Base):
     cutoff: Cutoff | None = None
     isolation: str | None = None
     longest_batch_bytes: int | None = None
+
+    def connect(self, sock: socket.socket | None = None) -> None:
+        """Log in on a socket that the driver has opened.
+
+        Without one, which is how `ping(reconnect=True)` asks for it, refuse: it would be another session, without the
+        limit, the watch and the state that this one was lent with, and maybe with credentials that have expired.
+
+        Raises:
+            pymysql.OperationalError: 2006, as of a connection that is lost: the caller asked to connect anew.
+            DeadlineExceededError: The caller did so because the invocation's time is over.
+        """
+        if sock is not None:
+            super().connect(sock)
+            return
+        error = sys.exception()
+        if isinstance(error, DeadlineExceededError):
+            raise error
+        raise pymysql.OperationalError(
+            CR.CR_SERVER_GONE_ERROR, "a lent connection does not connect anew: leave the block, and borrow again"
+        )
 
     def cursor(self, cursor: Any = None) -> Any:
         """Make a cursor of any class, whose `executemany` keeps to `longest_batch_bytes` a statement."""

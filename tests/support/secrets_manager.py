@@ -35,13 +35,7 @@ class LocalSecretsManager:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.client = get_session().create_client(
-            "secretsmanager",
-            region_name=REGION,
-            endpoint_url=url,
-            aws_access_key_id="AKIDADMIN",
-            aws_secret_access_key="example",
-        )
+        self.client = self._administrator("secretsmanager")
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which a function finds it."""
@@ -49,15 +43,17 @@ class LocalSecretsManager:
 
     def have_sts_imported(self) -> None:
         """Let moto import its STS, too, which answers at the same address: who signs is asked within a second."""
-        client = get_session().create_client(
-            "sts",
+        with closing(self._administrator("sts")) as client:
+            client.get_caller_identity()
+
+    def _administrator(self, service: str) -> Any:
+        return get_session().create_client(
+            service,
             region_name=REGION,
             endpoint_url=self.url,
             aws_access_key_id="AKIDADMIN",
             aws_secret_access_key="example",
         )
-        with closing(client):
-            client.get_caller_identity()
 
     def put(self, content: object, *, name: str | None = None) -> str:
         """Store a new secret, and return its name."""

@@ -7,7 +7,7 @@ import pytest
 
 from lambda_dbconn import Settings
 from lambda_dbconn.backoff import Budget
-from lambda_dbconn.deadline import Deadline
+from lambda_dbconn.deadline import Course, Cutoff, Deadline
 from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.lease import Attempts, Slot, discard_reason, pin_action
 from lambda_dbconn.liveness import Limits
@@ -28,10 +28,14 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
+def unlimited(clock: FakeClock) -> Cutoff:
+    return Cutoff(Course(where="here", monotonic=clock.monotonic, interrupt=lambda _: None))
+
+
 @pytest.fixture
 def slot(ends: tuple[socket.socket, socket.socket], clock: FakeClock) -> Slot[str]:
     slot: Slot[str] = Slot()
-    slot.fill("connection", ends[0].fileno(), LIMITS, clock)
+    slot.fill("connection", unlimited(clock), ends[0].fileno(), LIMITS, clock)
     return slot
 
 
@@ -117,7 +121,7 @@ def test_uses_are_counted_for_the_connection_and_loans_for_the_slot(
     slot.loans += 3
     assert slot.uses == 3
     slot.empty()
-    slot.fill("another", ends[0].fileno(), LIMITS, clock)
+    slot.fill("another", unlimited(clock), ends[0].fileno(), LIMITS, clock)
     assert (slot.loans, slot.uses) == (3, 0)
 
 

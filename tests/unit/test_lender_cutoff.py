@@ -129,6 +129,27 @@ def ends_in_s(connection: FakeConnection) -> float:
     return connection.cutoff.left_s()
 
 
+@pytest.mark.parametrize("what", ["lambda_dbconn.upkeep.Cutoff", "lambda_dbconn.testing.fakes.FakeDriver.obey"])
+@pytest.mark.parametrize("is_second", [False, True])
+def test_whoever_is_interrupted_while_a_connection_gets_its_limit_leaves_none_without(
+    db: Manager, server: FakeServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, what: str, *, is_second: bool
+) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    if is_second:
+        cut_short(db, server)
+    with monkeypatch.context() as patch:
+        patch.setattr(what, interrupted)
+        with pytest.raises(KeyboardInterrupt), db.connection():
+            pass
+    assert db.stats().lent_now == 0
+    with db.connection(FakeContext(clock, 3.0)) as connection:
+        assert ends_in_s(connection) <= 3.0
+    with db.connection() as again:
+        assert again is connection
+
+
 def test_without_a_context_a_statement_takes_its_time(db: Manager, server: FakeServer) -> None:
     with db.connection() as connection:
         server.round_trip_s = 14.0

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lambda_dbconn.deadline import Course, Cutoff
 from lambda_dbconn.lease import Slot
 from lambda_dbconn.liveness import WATCHED, Limits, Verdict, has_hung_up, judge
 from lambda_dbconn.testing.fakes import FakeClock
@@ -79,7 +80,8 @@ def test_by_neither_clock_is_a_silent_connection_trusted_beyond_a_limit(
     slot: Slot[object] = Slot()
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        slot.fill(object(), ours.fileno(), limits, clock)
+        cutoff = Cutoff(Course(where="here", monotonic=clock.monotonic, interrupt=lambda _: None))
+        slot.fill(object(), cutoff, ours.fileno(), limits, clock)
         opened = (clock.monotonic(), clock.wall())
         pass_time(clock, before)
         slot.returned(clock.monotonic(), clock.wall())
