@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from lambda_dbconn.clock import Clock
 
 UNLIMITED_S = float("inf")
+_LONGEST_CLEANING_S = 5.0  # a session that takes longer is discarded
+_SHORTEST_CLEANING_S = 0.05  # of the reserve, when nothing else is left
 
 
 class InvocationContext(Protocol):
@@ -129,6 +131,10 @@ class Cutoff(Limit):
         super().__init__(course.monotonic)
         self._course = course
         self.has_cut = False
+
+    def cleaning_s(self) -> float:
+        """Return the seconds that a rollback and the like may take when the loan is over."""
+        return min(max(self.left_s(), _SHORTEST_CLEANING_S), _LONGEST_CLEANING_S)
 
     def cut(self, connection: object) -> DeadlineExceededError:
         """Ask the server to stop, and return the error to raise; the connection must not be used any more."""

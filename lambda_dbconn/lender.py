@@ -13,7 +13,6 @@ from lambda_dbconn.events import TransactionRolledBack
 from lambda_dbconn.lease import Slot, discard_reason
 from lambda_dbconn.lifecycle import watch
 from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
-from lambda_dbconn.upkeep import CLEANING_LIMIT_S
 
 if TYPE_CHECKING:
     from lambda_dbconn.clock import Clock
@@ -85,9 +84,10 @@ class Lender(Generic[C]):
         self._lent[holder] = slot
         upkeep = self._upkeep
         try:
-            if self._monotonic() < slot.trusted_monotonic and self._wall() < slot.trusted_wall and not slot.poll(0):
+            now = self._monotonic()
+            if now < slot.trusted_monotonic and self._wall() < slot.trusted_wall and not slot.poll(0):
                 if context is not None:
-                    upkeep.limit_to(slot, context)
+                    upkeep.limit_to(slot, context, now)
                 if upkeep.tells_reuse:
                     upkeep.tell_reused(slot)
                 slot.loans += 1
@@ -126,27 +126,28 @@ class Lender(Generic[C]):
             return None
         upkeep = self._upkeep
         try:
-            limit_s = CLEANING_LIMIT_S if slot.cutoff.ends_at == UNLIMITED_S else upkeep.lift_limit(slot)
             failure = _OTHER
             if error is not None:  # before the state is asked for, which puts right what the error may have come from
                 failure = upkeep.failure_of_loan(slot, error, is_read_only=is_read_only)
-            state = upkeep.state(slot, limit_s)
+            state = upkeep.state(slot, slot.cutoff.cleaning_s)
         except BaseException:  # interrupted: a slot that is not taken back would be lent for good
             slot.doom = slot.doom or "unclean"
             self._take_back(slot)
             raise
         if state is _CLEAN and error is None and not slot.is_touched and slot.doom is None:
+            slot.cutoff.ends_at = UNLIMITED_S
             slot.returned(self._monotonic(), self._wall())
             del self._lent[slot.holder]
             self._idle.append(slot)
             return None
-        return self._settle(slot, state, failure, error, limit_s)
+        return self._settle(slot, state, failure, error)
 
     def _settle(
-        self, slot: Slot[C], state: SessionState, failure: Failure, error: BaseException | None, limit_s: float
+        self, slot: Slot[C], state: SessionState, failure: Failure, error: BaseException | None
     ) -> Steps[Failure]:
         """Clean or discard a connection that may not be as it was lent, and take it back."""
         try:
+            limit_s = self._upkeep.lift_limit(slot)
             reason = discard_reason(state, failure, slot.doom)
             if reason is None and (yield from self._upkeep.put_right(slot, state, limit_s)):
                 slot.returned(self._monotonic(), self._wall())

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
-CLEANING_LIMIT_S = 5.0  # for a rollback and the like at return; a session that takes longer is discarded
-_SHORTEST_CLEANING_S = 0.05  # of the reserve, when nothing else is left
 _FALLBACK_LIFETIME_S = 300.0  # of a reader's connection to the writer: then the reader is tried again
 _FOR_READING = "This endpoint is for reading: write through the manager itself, not through its `reader`."
 
@@ -91,8 +89,13 @@ class Upkeep(Generic[C]):
             return context
         return Deadline(context, reserve_s=self._reserve_s, clock=self._clock)
 
-    def limit_to(self, slot: Slot[C], context: InvocationContext | float | Deadline) -> None:
+    def limit_to(self, slot: Slot[C], context: InvocationContext | float | Deadline, now: float) -> None:
         """Let what the caller does with a connection that is good end with what the context leaves.
+
+        Args:
+            slot: It holds the connection.
+            context: The loan's.
+            now: By the monotonic clock.
 
         Raises:
             ConfigurationError: It is not a context.
@@ -103,7 +106,7 @@ class Upkeep(Generic[C]):
         left_s = 0.0 if remaining_ms is None else remaining_ms() / 1000 - self._reserve_s
         if left_s <= 0:
             left_s = self.deadline(context).cap_s(UNLIMITED_S, doing=f"using the connection to {self._where}")
-        slot.cutoff.ends_at = self._monotonic() + left_s
+        slot.cutoff.ends_at = now + left_s
 
     def make_good(self, slot: Slot[C], deadline: Deadline) -> Steps[None]:
         """Judge a connection that is not beyond doubt, and open another one when it is not good or not there.
@@ -255,20 +258,18 @@ class Upkeep(Generic[C]):
     # --- after a loan
 
     def lift_limit(self, slot: Slot[C]) -> float:
-        """Take the caller's limit off a connection that has come back; return what is left of it for cleaning."""
+        """Take the caller's limit off a connection that is to be cleaned; return what is left of it for that."""
         cutoff = slot.cutoff
         if cutoff.has_cut and slot.doom != "closed":
             slot.doom = "deadline"  # that it has pinned, too, matters no more
-        left_s = cutoff.ends_at - self._monotonic()
+        limit_s = cutoff.cleaning_s()
         cutoff.ends_at = UNLIMITED_S
-        if left_s >= CLEANING_LIMIT_S:
-            return CLEANING_LIMIT_S
-        return max(_SHORTEST_CLEANING_S, left_s)
+        return limit_s
 
-    def state(self, slot: Slot[C], limit_s: float) -> SessionState:
-        """Say what the session is in; raises nothing."""
+    def state(self, slot: Slot[C], within_s: Callable[[], float]) -> SessionState:
+        """Say what the session is in; raises nothing. `within_s` is as for the driver's own."""
         try:
-            return self._driver.state(slot.connection, timeout_s=limit_s)
+            return self._driver.state(slot.connection, within_s=within_s)
         except Exception:  # noqa: BLE001 - a session that cannot say its state is discarded, whatever the cause
             return SessionState.UNUSABLE
 
@@ -287,7 +288,7 @@ class Upkeep(Generic[C]):
             _add_note(cause, _FOR_READING)
         if failure is Failure.READ_ONLY and (is_read_only or self._settings.is_read_only):
             return Failure.OTHER
-        if slot.doom == "deadline":
+        if slot.cutoff.has_cut:
             return Failure.OTHER  # whoever is short of time is not to try again
         return failure
 
@@ -306,7 +307,7 @@ class Upkeep(Generic[C]):
         except BaseException:  # cancelled or interrupted: an answer is still to come
             self.discard(slot, "unclean")
             raise
-        return self.state(slot, limit_s) is SessionState.CLEAN
+        return self.state(slot, lambda: limit_s) is SessionState.CLEAN
 
     def discard(self, slot: Slot[C], reason: str) -> None:
         """Close the slot's connection without waiting, and remember why."""

@@ -47,8 +47,13 @@ class Driver(Protocol[C]):
     def ping(self, connection: C, *, timeout_s: float) -> None:
         """Make one round trip to the database; raises whatever comes when it fails or takes too long."""
 
-    def state(self, connection: C, *, timeout_s: float) -> SessionState:
-        """Say what the session is in; free when clean, a round trip or two where the driver cannot know."""
+    def state(self, connection: C, *, within_s: Callable[[], float]) -> SessionState:
+        """Say what the session is in; free when clean, a round trip or two where the driver cannot know.
+
+        Args:
+            connection: It has come back.
+            within_s: Returns the seconds that each round trip may take; called only if there is one.
+        """
 
     def begin(self, connection: C, *, read_only: bool, isolation: str | None) -> None:
         """Begin a transaction: one round trip (MySQL: up to three with `isolation`)."""

@@ -131,19 +131,19 @@ class MysqlDriver:
         connection.ping(reconnect=False)
         connection.limit(None)
 
-    def state(self, connection: Connection, *, timeout_s: float) -> SessionState:
+    def state(self, connection: Connection, *, within_s: Callable[[], float]) -> SessionState:
         """Trust the last known status when it is clean; else refresh it with a ping, and put right what is not."""
         if not connection.open or connection.has_unread_rows:
             return SessionState.UNUSABLE
         if connection.server_status & _STATE_BITS != _CLEAN:
-            self.ping(connection, timeout_s=timeout_s)
+            self.ping(connection, timeout_s=within_s())
             if connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
                 return SessionState.IN_TRANSACTION
-            connection.limit(time.monotonic() + timeout_s)
+            connection.limit(time.monotonic() + within_s())
             connection.autocommit(True)  # noqa: FBT003 - PyMySQL's signature
             connection.limit(None)
         if connection.isolation is not None:
-            connection.limit(time.monotonic() + timeout_s)
+            connection.limit(time.monotonic() + within_s())
             _set_isolation(connection, connection.isolation)
             connection.limit(None)
             connection.isolation = None

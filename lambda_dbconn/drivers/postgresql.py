@@ -114,7 +114,7 @@ class PostgresqlSessions(Generic[C]):
             return False
         return True
 
-    def state(self, connection: C, *, timeout_s: float) -> SessionState:  # noqa: ARG002 - libpq knows
+    def state(self, connection: C, *, within_s: Callable[[], float]) -> SessionState:  # noqa: ARG002 - libpq knows
         """Ask libpq, which tracks the state with each reply: no round trip.
 
         A result that is not read to its end, an unfinished COPY and a pipeline that was not left are unusable: to get

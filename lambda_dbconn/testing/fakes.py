@@ -290,7 +290,7 @@ class FakeDriver:
         """Make one round trip."""
         self._server.round_trip(connection, "ping", timeout_s)
 
-    def state(self, connection: FakeConnection, *, timeout_s: float) -> SessionState:  # noqa: ARG002 - it is known
+    def state(self, connection: FakeConnection, *, within_s: Callable[[], float]) -> SessionState:  # noqa: ARG002 - it is known
         """Say what the session is in: no round trip."""
         self._server._raise_demanded("state")  # noqa: SLF001 - its own module
         if connection.closed:

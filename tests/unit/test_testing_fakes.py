@@ -200,11 +200,11 @@ def test_a_slow_server_takes_its_time_for_each_round_trip(server: FakeServer, cl
 def test_the_state_of_a_session_is_known_without_a_round_trip(server: FakeServer) -> None:
     driver = FakeDriver(server)
     conn = connect(server)
-    states = [driver.state(conn, timeout_s=1)]
+    states = [driver.state(conn, within_s=lambda: 1)]
     conn.execute("begin")
-    states.append(driver.state(conn, timeout_s=1))
+    states.append(driver.state(conn, within_s=lambda: 1))
     conn.close()
-    states.append(driver.state(conn, timeout_s=1))
+    states.append(driver.state(conn, within_s=lambda: 1))
     assert states == [SessionState.CLEAN, SessionState.IN_TRANSACTION, SessionState.UNUSABLE]
 
 
