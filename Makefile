@@ -1,5 +1,5 @@
 # Two commands, each alone in an empty checkout: `make demo` and `make test`. The rest is for daily work.
-.PHONY: demo test unit lint docs bench dist audit clean
+.PHONY: demo test test-slow unit lint docs bench dist audit clean
 
 PREPARE = python3 .ci/prepare.py
 
@@ -9,9 +9,14 @@ demo:  ## Handlers with and without the library: real runtime client, IAM tokens
 
 test:  ## Lint, typing, unit, integration and adversity tests, on every Python from 3.11 up that is here
 	@$(PREPARE) servers
-	@$(PREPARE) browser
 	@$(PREPARE) environment .venv tox tox-uv
 	@.venv/bin/python .ci/test.py
+
+test-slow:  ## What takes longer: 10,000 invocations, SQLAlchemy's suite, AWS's tools, a browser, the distributions
+	@$(PREPARE) servers
+	@$(PREPARE) browser
+	@$(PREPARE) environment .venv tox tox-uv
+	@.venv/bin/python .ci/test.py slow
 
 unit:  ## The quick loop: unit tests on one Python, from the working tree
 	@$(PREPARE) environment .venv -e '.[all,demo,layer,local-proxy]' --group test

@@ -1,4 +1,10 @@
-"""Run tox on every Python from 3.11 up that this machine has, and say which: `.venv/bin/python .ci/test.py`."""
+"""Run tox on every Python from 3.11 up that this machine has, and say which.
+
+    .venv/bin/python .ci/test.py              what `make test` is
+    .venv/bin/python .ci/test.py slow         what `make test-slow` is: what takes longer, and is about no Python
+
+What else is given goes to each pytest.
+"""
 
 import os
 import subprocess
@@ -8,7 +14,8 @@ from prepare import find_pythons, has_browser_package
 
 
 def main(arguments):
-    """Run lint, typing and the tests; return tox's exit code."""
+    """Run tox; return its exit code."""
+    is_slow = arguments[:1] == ["slow"]
     pythons = find_pythons()
     print("Testing on Python " + ", ".join("%d.%d (%s)" % (*version, path) for version, path in pythons.items()))
     if subprocess.call([sys.executable, "-m", "tests.support.mysql"]) != 0:
@@ -27,13 +34,17 @@ def main(arguments):
     # What takes longest begins first. The oldest Python has the oldest dependencies, the others have the newest. Those
     # between the oldest and the newest meet no faults: how these are met does not change there and back.
     *between, newest = newer or [oldest]
-    environments = ["once", "walk", "py%d%d" % newest, "oldest"] + ["py%d%d-between" % version for version in between]
-    environments += ["long", "infrastructure", "docs", "typing", "package", "lint"]
+    if is_slow:
+        environments = ["long", "infrastructure", "docs", "package"]
+    else:
+        environments = ["once", "walk", "py%d%d" % newest, "oldest"] + ["py%d%d-between" % both for both in between]
+        environments += ["typing", "lint"]
     # More of them than there are processors, as the tests wait for servers half of the time. Each one's output is shown
     # when it ends.
-    command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "4", "--parallel-no-spinner"]
+    command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "5", "--parallel-no-spinner"]
     command += ["-e", ",".join(environments)]
-    return subprocess.call(command + (["--", *arguments] if arguments else []))
+    rest = arguments[is_slow:]
+    return subprocess.call(command + (["--", *rest] if rest else []))
 
 
 if __name__ == "__main__":

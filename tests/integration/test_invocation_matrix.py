@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalServer
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.once,
     pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric has wheels for Linux only"),
 ]
 pytest.importorskip("snapshot_restore_py", reason="the library of the hooks comes with lambda-dbconn[demo]")

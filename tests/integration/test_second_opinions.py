@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tests.support.mysql import LocalMySQL
     from tests.support.poolers import Pooler
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.once
 
 _SETTINGS = "SQL changed session settings that the proxy doesn't track."
 _PREPARED = "Running a prepared statement."

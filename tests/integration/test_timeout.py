@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalServer
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.once,
     pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric has wheels for Linux only"),
     pytest.mark.usefixtures("emulator"),
 ]
