@@ -160,9 +160,12 @@ def test_a_secret_proxy_before_a_server_without_a_password_would_let_nobody_in(m
 
 @pytest.fixture
 def handlers() -> Iterator[dict[signal.Signals, object]]:
-    """Those of the signals that end it; put back after the test."""
+    """Those of the signals that end it; put back after the test. None is ignored, as `nohup` would have it."""
     before = {number: signal.getsignal(number) for number in serving._ENDING_SIGNALS}
-    yield dict(before)
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    yield {number: signal.getsignal(number) for number in before}
     for number, handler in before.items():
         signal.signal(number, handler)
 
