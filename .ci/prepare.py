@@ -60,7 +60,8 @@ def make_environment(path, requirements):
         flush=True,
     )
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.check_call(install + ["pip>=25.1"])  # the first that knows dependency groups
+    if "--group" in requirements:
+        subprocess.check_call(install + ["pip>=25.1"])  # the first that knows dependency groups
     subprocess.check_call(install + requirements)
 
 

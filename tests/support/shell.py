@@ -93,7 +93,7 @@ def _parse_pip(arguments: list[str]) -> None:
 def _parse_make(arguments: list[str]) -> None:
     """See that there are such targets, and variables."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = re.findall(r"^(\w+):", makefile, flags=re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):", makefile, flags=re.MULTILINE)
     variables = re.findall(r"\$\((\w+)\)", makefile)
     unknown = {word.partition("=")[0] for word in arguments} - {*targets, *variables}
     assert not unknown, f"there is no target {', '.join(unknown)}"
