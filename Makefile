@@ -12,7 +12,7 @@ test:  ## Lint, typing, unit, integration and adversity tests, on every Python f
 	@$(PREPARE) environment .venv tox tox-uv
 	@.venv/bin/python .ci/test.py
 
-test-slow:  ## What takes longer: 10,000 invocations, SQLAlchemy's suite, AWS's tools, a browser, the distributions
+test-slow:  ## What takes longer: 10,000 invocations, the tutorial, layers, AWS's tools, a browser, the distributions
 	@$(PREPARE) servers
 	@$(PREPARE) browser
 	@$(PREPARE) environment .venv tox tox-uv

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.certificates import Certificates
     from lambda_dbconn.testing.servers import LocalServer
 
-pytestmark = pytest.mark.walk
+pytestmark = pytest.mark.long
 
 BOTH = "postgresql,mysql"
 OTHER: Architecture = "arm64" if HERE == "x86_64" else "x86_64"

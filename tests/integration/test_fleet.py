@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import fleet, picture
 
-pytestmark = pytest.mark.walk
+pytestmark = pytest.mark.long
 
 PLAN = fleet.Plan(environments=110, database_connections=4, invocations=1, at_once=12)
 SERVERS_LIMIT = 97

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = [
-    pytest.mark.walk,
+    pytest.mark.long,
     pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs /proc to see where a shell is"),
 ]
 
