@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.walk
 
 HOOKS = Path(__file__).parents[2] / ".pre-commit-hooks.yaml"
 # What is installed here stands for what pre-commit would install from PyPI.

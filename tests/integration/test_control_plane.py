@@ -16,7 +16,7 @@ from lambda_dbconn import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.walk
 
 REGION = "us-east-1"
 PASSWORD = "the-users-password"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalServer
     from tests.support.pgbouncer import LocalPgBouncer
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.walk
 
 NAMES = [
     *("settings", "endpoint", "dns", "tcp", "tls", "credentials", "login", "proxy", "server", "role", "pinning"),

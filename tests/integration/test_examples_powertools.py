@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalPostgres
 
 pytestmark = [
-    pytest.mark.once,
+    pytest.mark.walk,
     pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric has wheels for Linux only"),
 ]
 
