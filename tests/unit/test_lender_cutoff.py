@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn import CommitUnknownError, ConnectionManager, Credentials, CredentialsError, DeadlineExceededError
+from lambda_dbconn.drivers import Failure
 from lambda_dbconn.events import ConnectionClosed, ConnectionReplaced
 from lambda_dbconn.testing.fakes import FakeContext, FakeDriver, FakeError
 from tests.unit.conftest import INSTANCE, PROXY, local
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lambda_dbconn.drivers import SessionState
     from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeServer, RecordingObserver
     from tests.unit.conftest import MakeManager
 
@@ -171,7 +175,10 @@ def test_a_connection_that_takes_the_place_of_one_lost_at_begin_has_the_limit_to
 def test_what_was_cut_short_is_not_run_again(db: Manager, server: FakeServer) -> None:
     def insert(connection: FakeConnection) -> None:
         server.round_trip_s = 60.0
-        connection.execute("insert")
+        try:
+            connection.execute("insert")
+        finally:
+            server.round_trip_s = 0.0
 
     with pytest.raises(DeadlineExceededError):
         db.run(insert, 3.0)
@@ -201,3 +208,47 @@ def test_cleaning_takes_what_is_left_and_a_moment_at_least(
         assert clock.monotonic() - started == pytest.approx(takes_s)
         server.round_trip_s = 0.0
     assert server.open_connections == []
+
+
+def test_each_look_at_the_session_at_return_may_take_what_is_left(
+    make: MakeManager, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits_s = []
+    state = FakeDriver.state
+
+    def noted(driver: FakeDriver, connection: FakeConnection, *, within_s: Callable[[], float]) -> SessionState:
+        limits_s.append(within_s())
+        return state(driver, connection, within_s=within_s)
+
+    monkeypatch.setattr(FakeDriver, "state", noted)
+    db = make(reserve_s=0.5)
+    with pytest.raises(LookupError), db.connection(FakeContext(clock, 3.0)) as connection:  # noqa: PT012 - likewise
+        connection.execute("begin")
+        clock.advance(1.0)
+        raise LookupError
+    assert limits_s == pytest.approx([1.5, 1.5], abs=2e-3)
+
+
+def test_whoever_was_cut_short_does_not_try_again_though_the_wall_clock_is_put_back(
+    db: Manager, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the drivers have it: a connection that is closed is lost, whatever the error.
+    monkeypatch.setattr(FakeDriver, "failure", lambda *_: Failure.LOST)
+
+    class PutBack(FakeContext):
+        def get_remaining_time_in_millis(self) -> int:
+            return 3000
+
+    tries = []
+
+    def work(connection: FakeConnection) -> None:
+        tries.append(connection)
+        server.round_trip_s = 60.0
+        try:
+            connection.execute("insert")
+        finally:
+            server.round_trip_s = 0.0
+
+    with pytest.raises(DeadlineExceededError, match="has not answered"):
+        db.run(work, PutBack(server.clock, 3.0))
+    assert len(tries) == 1
