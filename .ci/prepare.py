@@ -1,7 +1,7 @@
 """Make this machine ready for the project's commands: a virtual environment, and the servers for the tests.
 
     python3 .ci/prepare.py environment PATH REQUIREMENT…   a virtual environment with these, from PyPI
-    python3 .ci/prepare.py servers                         PostgreSQL, MariaDB and PgBouncer, if they are missing
+    python3 .ci/prepare.py servers                         PostgreSQL, MariaDB, its client and PgBouncer, if missing
     python3 .ci/prepare.py browser                         Chromium, if it is missing and Debian's archive is here
     python3 .ci/prepare.py pythons                         prints the Pythons from 3.11 up, a line each
 
@@ -18,6 +18,7 @@ OLDEST = (3, 11)
 SERVERS = {
     "postgresql": ["postgres", "/usr/lib/postgresql/*/bin/postgres"],
     "mariadb-server-core": ["mariadbd"],
+    "mariadb-client-core": ["mariadb"],
     "pgbouncer": ["pgbouncer"],
 }
 BROWSER = {"chromium-driver": ["chromedriver"]}  # which needs Chromium itself
