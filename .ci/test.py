@@ -37,7 +37,8 @@ def main(arguments):
     if is_slow:
         environments = ["long", "infrastructure", "docs", "package"]
     else:
-        environments = ["once", "walk", "py%d%d" % newest, "oldest"] + ["py%d%d-between" % both for both in between]
+        environments = ["once", "walk", "py%d%d" % newest, "oldest"]
+        environments += ["py%d%d-between" % version for version in between]
         environments += ["typing", "lint"]
     # More of them than there are processors, as the tests wait for servers half of the time. Each one's output is shown
     # when it ends.

@@ -95,7 +95,7 @@ class Upkeep(Generic[C]):
         Args:
             slot: It holds the connection.
             context: The loan's.
-            now: By the monotonic clock.
+            now: Seconds by the monotonic clock, as the caller has just read it.
 
         Raises:
             ConfigurationError: It is not a context.
