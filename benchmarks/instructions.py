@@ -30,10 +30,10 @@ BEFORE = {"plain process": "", "runtime client": "import awslambdaric.bootstrap\
 _WARM = """
 import os
 from benchmarks.subjects import bare_connection
-from benchmarks.warm import Invocation, select_1
+from benchmarks.warm import invocation, select_1
 from lambda_dbconn import ConnectionManager, Settings
 
-db, bare, invocation = ConnectionManager(Settings.from_env()), bare_connection(os.environ), Invocation()
+db, bare, context = ConnectionManager(Settings.from_env()), bare_connection(os.environ), invocation()
 
 def by_hand():
     select_1(bare)
@@ -43,7 +43,7 @@ def by_library():
         select_1(connection)
 
 def within_a_deadline():
-    with db.connection(invocation) as connection:
+    with db.connection(context) as connection:
         select_1(connection)
 
 for _ in range({times}):

@@ -55,9 +55,7 @@ class Lender(Generic[C]):
 
     # --- the loan
 
-    def take(
-        self, holder: object, context: InvocationContext | float | Deadline | None
-    ) -> tuple[Slot[C], Steps[None] | None]:
+    def take(self, holder: object, context: InvocationContext | float | None) -> tuple[Slot[C], Steps[None] | None]:
         """Return a slot, the holder's until `give_back`, and the steps that make its connection good; None if it is.
 
         On the happy path the cost is one `poll()`; after `ping_idle_s`, or when the server spoke, a round trip. Steps
@@ -87,7 +85,7 @@ class Lender(Generic[C]):
             now = self._monotonic()
             if now < slot.trusted_monotonic and self._wall() < slot.trusted_wall and not slot.poll(0):
                 if context is not None:
-                    upkeep.limit_to(slot, context, now)
+                    slot.cutoff.ends_at = now + upkeep.left_s(context)
                 if upkeep.tells_reuse:
                     upkeep.tell_reused(slot)
                 slot.loans += 1
@@ -188,7 +186,7 @@ class Lender(Generic[C]):
         if self._is_ours(slot):
             yield from self._upkeep.commit(slot)
 
-    def deadline(self, context: InvocationContext | float | Deadline | None) -> Deadline:
+    def deadline(self, context: InvocationContext | float | None) -> Deadline:
         """Return the deadline that a context gives; as `Upkeep.deadline`."""
         return self._upkeep.deadline(context)
 

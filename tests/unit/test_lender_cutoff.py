@@ -154,6 +154,36 @@ def test_whoever_is_interrupted_while_a_connection_gets_its_limit_leaves_none_wi
         assert again is connection
 
 
+@pytest.mark.parametrize("context", [3.0, 3])
+def test_a_warm_borrow_is_limited_by_a_number_of_seconds_too(db: Manager, context: float) -> None:
+    for _ in range(2):
+        with db.connection(context) as connection:
+            assert ends_in_s(connection) == pytest.approx(context - db.settings.reserve_s)
+
+
+def test_a_warm_transaction_asks_its_context_and_ends_with_it(db: Manager, clock: FakeClock) -> None:
+    for _ in range(2):
+        with db.transaction(FakeContext(clock, 3.0)) as connection:
+            assert ends_in_s(connection) == pytest.approx(3.0 - db.settings.reserve_s)
+
+
+def test_what_a_context_raises_is_raised_and_the_connection_is_lent_again(db: Manager) -> None:
+    class Mistaken:
+        def get_remaining_time_in_millis(self) -> int:
+            return self.remaining  # type: ignore[attr-defined,no-any-return] # the mistake
+
+    with db.connection() as connection:
+        pass
+    with (
+        pytest.raises(AttributeError, match="'Mistaken' object has no attribute 'remaining'"),
+        db.connection(Mistaken()),
+    ):
+        pass
+    assert db.stats().lent_now == 0
+    with db.connection() as again:
+        assert again is connection
+
+
 def test_without_a_context_a_statement_takes_its_time(db: Manager, server: FakeServer) -> None:
     with db.connection() as connection:
         server.round_trip_s = 14.0
