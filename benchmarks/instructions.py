@@ -49,7 +49,7 @@ def within_a_deadline():
 for _ in range({times}):
     {way}()
 """
-_WARMING_UP, _WARM_TIMES = 500, 1000
+_WARMING_UP, _WARM_TIMES = 500, 2000
 _COUNT = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
 _LEFT_OUT = "secret, botocore"  # an SDK: no ratio that wants counting
 
