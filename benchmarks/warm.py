@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from awslambdaric.lambda_context import LambdaContext
-
 from benchmarks.subjects import bare_connection, running
 from lambda_dbconn import ConnectionManager, Settings
 from lambda_dbconn.testing.relay import FaultRelay
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from awslambdaric.lambda_context import LambdaContext
+
 TARGET_US = 6.0
 DEADLINE_TARGET_US = 3.0
 PROCESSES = 9  # where each has its objects in memory is worth 2 µs either way
@@ -35,6 +35,8 @@ PROCESSES = 9  # where each has its objects in memory is worth 2 µs either way
 
 def invocation() -> LambdaContext:
     """Return the Lambda context, as the runtime client makes it, of an invocation that ends in a quarter of an hour."""
+    from awslambdaric.lambda_context import LambdaContext  # for Linux
+
     ends_at_ms = int((time.time() + 900) * 1000)
     return LambdaContext("invocation", None, None, ends_at_ms)
 
