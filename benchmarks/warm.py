@@ -2,7 +2,7 @@
 
 A database never runs on the function's core, so the server has one of its own here, and neither core sleeps between
 two queries: to wake one up takes longer than what is measured. What shares one core finds its caches used by the
-other each time; that is measured as well, and is the most that it can be.
+other each time; that is measured as well.
 """
 
 from __future__ import annotations

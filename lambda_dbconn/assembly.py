@@ -137,7 +137,7 @@ class Assembly(Generic[C]):
             f"{stats.open_now} open, {stats.lent_now} lent>"
         )
 
-    def _ahead(self, context: InvocationContext | float | None) -> InvocationContext | float:
+    def _ahead(self, context: InvocationContext | float | Deadline | None) -> InvocationContext | float | Deadline:
         """Return what connecting ahead may take: five seconds, if nothing is said."""
         return Deadline(WARM_UP_LIMIT_S, reserve_s=0.0, clock=self._clock) if context is None else context
 

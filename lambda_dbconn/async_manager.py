@@ -61,7 +61,7 @@ class AsyncConnectionManager(Assembly[C]):
     def _carried_out(self, connector: Connector[C]) -> _ThreadedConnector[C]:
         return _ThreadedConnector(connector, self._driver)
 
-    def connection(self, context: InvocationContext | float | None = None) -> AsyncLoan[C]:
+    def connection(self, context: InvocationContext | float | Deadline | None = None) -> AsyncLoan[C]:
         """Lend the connection in autocommit mode, for the length of an `async with` block.
 
         As `ConnectionManager.connection`, by task instead of by thread.
@@ -70,7 +70,7 @@ class AsyncConnectionManager(Assembly[C]):
 
     def transaction(
         self,
-        context: InvocationContext | float | None = None,
+        context: InvocationContext | float | Deadline | None = None,
         *,
         read_only: bool = False,
         isolation: str | None = None,
@@ -84,7 +84,7 @@ class AsyncConnectionManager(Assembly[C]):
     async def run(
         self,
         function: Callable[[C], Awaitable[R]],
-        context: InvocationContext | float | None = None,
+        context: InvocationContext | float | Deadline | None = None,
         *,
         attempts: int = 3,
         read_only: bool = False,
@@ -104,7 +104,7 @@ class AsyncConnectionManager(Assembly[C]):
                     raise
             await asyncio.sleep(pause_s)
 
-    async def warm_up(self, context: InvocationContext | float | None = None) -> bool:
+    async def warm_up(self, context: InvocationContext | float | Deadline | None = None) -> bool:
         """Connect now, in the init phase; return whether it worked. As `ConnectionManager.warm_up`."""
         try:
             async with self.connection(self._ahead(context)):
@@ -113,7 +113,7 @@ class AsyncConnectionManager(Assembly[C]):
             self._connector.tell_failed_ahead(error)
             return False
 
-    def warm_up_now(self, context: InvocationContext | float | None = None) -> bool:
+    def warm_up_now(self, context: InvocationContext | float | Deadline | None = None) -> bool:
         """Do so and wait for it, whether or not an event loop is running: for `from_env`, at import."""
         return in_thread_now(lambda: asyncio.run(self.warm_up(context)))
 
@@ -121,7 +121,7 @@ class AsyncConnectionManager(Assembly[C]):
         """Close what is idle now, and what is lent when it comes back. The next loan opens anew."""
         self._close()
 
-    async def doctor(self, context: InvocationContext | float | None = None) -> Diagnosis:
+    async def doctor(self, context: InvocationContext | float | Deadline | None = None) -> Diagnosis:
         """Find out what is wrong between here and the server, as `ConnectionManager.doctor`; in a thread."""
         from lambda_dbconn.doctor import examine  # who is well does without
 
@@ -140,7 +140,7 @@ class AsyncLoan(Generic[C]):
 
     _slot: Slot[C]
 
-    def __init__(self, lender: Lender[C], context: InvocationContext | float | None) -> None:
+    def __init__(self, lender: Lender[C], context: InvocationContext | float | Deadline | None) -> None:
         self._lender = lender
         self._context = context
 

@@ -19,7 +19,7 @@ _SHORTEST_CLEANING_S = 0.05  # of the reserve, when nothing else is left
 class InvocationContext(Protocol):
     """What Lambda passes to a handler beside the event, or anything with the same method."""
 
-    def get_remaining_time_in_millis(self) -> float:
+    def get_remaining_time_in_millis(self) -> int:
         """Return the milliseconds until Lambda ends the invocation."""
 
 
@@ -43,7 +43,7 @@ class Deadline:
         self._reserve_s = reserve_s
         self._ends_at: float | None = None
         # A tenth of a microsecond in each invocation: what a handler passes is looked for first.
-        self._remaining_ms: Callable[[], float] | None = getattr(context, "get_remaining_time_in_millis", None)
+        self._remaining_ms: Callable[[], int] | None = getattr(context, "get_remaining_time_in_millis", None)
         if self._remaining_ms is not None or context is None:
             return
         if isinstance(context, (int, float)) and not isinstance(context, bool):
@@ -54,17 +54,13 @@ class Deadline:
                 "a number of seconds, or None"
             )
 
-    def get_remaining_time_in_millis(self) -> float:
-        """Return the milliseconds left, with the reserve, as the Lambda context does; infinite without a limit."""
-        if self._remaining_ms is not None:
-            return self._remaining_ms()
-        if self._ends_at is not None:
-            return (self._ends_at - self._clock.monotonic()) * 1000
-        return UNLIMITED_S
-
     def remaining_s(self) -> float:
         """Return the seconds left, less the reserve; negative when over, infinite without a limit."""
-        return self.get_remaining_time_in_millis() / 1000 - self._reserve_s
+        if self._remaining_ms is not None:
+            return self._remaining_ms() / 1000 - self._reserve_s
+        if self._ends_at is not None:
+            return self._ends_at - self._clock.monotonic() - self._reserve_s
+        return UNLIMITED_S
 
     @property
     def aws_request_id(self) -> str:

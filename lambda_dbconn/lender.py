@@ -55,7 +55,9 @@ class Lender(Generic[C]):
 
     # --- the loan
 
-    def take(self, holder: object, context: InvocationContext | float | None) -> tuple[Slot[C], Steps[None] | None]:
+    def take(
+        self, holder: object, context: InvocationContext | float | Deadline | None
+    ) -> tuple[Slot[C], Steps[None] | None]:
         """Return a slot, the holder's until `give_back`, and the steps that make its connection good; None if it is.
 
         On the happy path the cost is one `poll()`; after `ping_idle_s`, or when the server spoke, a round trip. Steps
@@ -186,7 +188,7 @@ class Lender(Generic[C]):
         if self._is_ours(slot):
             yield from self._upkeep.commit(slot)
 
-    def deadline(self, context: InvocationContext | float | None) -> Deadline:
+    def deadline(self, context: InvocationContext | float | Deadline | None) -> Deadline:
         """Return the deadline that a context gives; as `Upkeep.deadline`."""
         return self._upkeep.deadline(context)
 

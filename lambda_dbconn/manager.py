@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from lambda_dbconn.deadline import InvocationContext
+    from lambda_dbconn.deadline import Deadline, InvocationContext
     from lambda_dbconn.doctor import Diagnosis
     from lambda_dbconn.drivers.driver import Driver
     from lambda_dbconn.lease import Slot
@@ -48,7 +48,7 @@ class ConnectionManager(Assembly[C]):
     def _load_driver(self) -> Driver[C]:
         return load_driver(self.settings.engine)
 
-    def connection(self, context: InvocationContext | float | None = None) -> Loan[C]:
+    def connection(self, context: InvocationContext | float | Deadline | None = None) -> Loan[C]:
         """Lend the connection in autocommit mode, for the length of a `with` block.
 
         A transaction that the block leaves open is rolled back. Costs no round trip while the cached connection
@@ -67,7 +67,7 @@ class ConnectionManager(Assembly[C]):
 
     def transaction(
         self,
-        context: InvocationContext | float | None = None,
+        context: InvocationContext | float | Deadline | None = None,
         *,
         read_only: bool = False,
         isolation: str | None = None,
@@ -94,7 +94,7 @@ class ConnectionManager(Assembly[C]):
     def run(
         self,
         function: Callable[[C], R],
-        context: InvocationContext | float | None = None,
+        context: InvocationContext | float | Deadline | None = None,
         *,
         attempts: int = 3,
         read_only: bool = False,
@@ -152,7 +152,7 @@ class ConnectionManager(Assembly[C]):
         decorate = lending(self.transaction, argument=argument)
         return decorate if function is None else decorate(function)
 
-    def warm_up(self, context: InvocationContext | float | None = None) -> bool:
+    def warm_up(self, context: InvocationContext | float | Deadline | None = None) -> bool:
         """Connect now, in the init phase; return whether it worked.
 
         Never fails the init: what went wrong is an event, `WarmUpFailed`, and a note on the error of the next loan if
@@ -173,7 +173,7 @@ class ConnectionManager(Assembly[C]):
         """Close what is idle now, and what is lent when it comes back. The next loan opens anew."""
         self._close()
 
-    def doctor(self, context: InvocationContext | float | None = None) -> Diagnosis:
+    def doctor(self, context: InvocationContext | float | Deadline | None = None) -> Diagnosis:
         """Find out, step by step, what is wrong between here and the server; `str()` of the result is for people.
 
         Opens connections of its own, beside the cached one, and closes them; sends a few plain SELECT or SHOW, which
@@ -196,7 +196,7 @@ class Loan(Generic[C]):
 
     _slot: Slot[C]
 
-    def __init__(self, lender: Lender[C], context: InvocationContext | float | None) -> None:
+    def __init__(self, lender: Lender[C], context: InvocationContext | float | Deadline | None) -> None:
         self._lender = lender
         self._context = context
 

@@ -7,7 +7,7 @@ from lambda_dbconn.lender import Lender
 from lambda_dbconn.light import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from lambda_dbconn.deadline import InvocationContext
+    from lambda_dbconn.deadline import Deadline, InvocationContext
     from lambda_dbconn.drivers import Failure
     from lambda_dbconn.lease import Slot
     from lambda_dbconn.steps import Steps
@@ -22,7 +22,9 @@ class TimedLender(Lender[C]):
         super()._make_slots()
         self._loans: dict[Slot[C], tuple[float, float, str, str]] = {}  # asked and lent at, outcome, request id
 
-    def take(self, holder: object, context: InvocationContext | float | None) -> tuple[Slot[C], Steps[None] | None]:
+    def take(
+        self, holder: object, context: InvocationContext | float | Deadline | None
+    ) -> tuple[Slot[C], Steps[None] | None]:
         """Do as `Lender` does; when that fails, the loan is over."""
         request_id: str = getattr(context, "aws_request_id", "")
         asked = self._monotonic()

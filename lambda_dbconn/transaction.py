@@ -11,7 +11,7 @@ from lambda_dbconn.steps import carry_out
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from lambda_dbconn.deadline import InvocationContext
+    from lambda_dbconn.deadline import Deadline, InvocationContext
     from lambda_dbconn.lease import Slot
     from lambda_dbconn.lender import Lender
     from lambda_dbconn.steps import Steps
@@ -36,7 +36,7 @@ class Transaction(Generic[C]):
     def __init__(
         self,
         lender: Lender[C],
-        context: InvocationContext | float | None,
+        context: InvocationContext | float | Deadline | None,
         *,
         read_only: bool,
         isolation: str | None,

@@ -53,7 +53,7 @@ _PINGS = 5
 def examine(
     settings: Settings,
     *,
-    context: InvocationContext | float | None = None,
+    context: InvocationContext | float | Deadline | None = None,
     credentials: CredentialProvider | None = None,
     driver: Driver[Any] | None = None,
     clock: Clock | None = None,
@@ -82,7 +82,7 @@ def examine(
 def examine_environment(
     prefix: str = "DB_",
     *,
-    context: InvocationContext | float | None = None,
+    context: InvocationContext | float | Deadline | None = None,
     is_reader: bool = False,
     tell: Callable[[Step], None] | None = None,
 ) -> Diagnosis:
@@ -292,7 +292,7 @@ class _Run:
         return act()
 
 
-def _deadline(context: InvocationContext | float | None, reserve_s: float, clock: Clock) -> Deadline:
+def _deadline(context: InvocationContext | float | Deadline | None, reserve_s: float, clock: Clock) -> Deadline:
     if isinstance(context, Deadline):
         return context
     if context is None:
