@@ -136,8 +136,12 @@ class Cutoff(Limit):
         """Return the seconds that a rollback and the like may take when the loan is over."""
         return min(max(self.left_s(), _SHORTEST_CLEANING_S), _LONGEST_CLEANING_S)
 
+    def interrupt(self, connection: object) -> None:
+        """Ask the server to stop what the connection waits for."""
+        self._course.interrupt(connection)
+
     def cut(self, connection: object) -> DeadlineExceededError:
         """Ask the server to stop, and return the error to raise; the connection must not be used any more."""
         self.has_cut = True
-        self._course.interrupt(connection)
+        self.interrupt(connection)
         return DeadlineExceededError(f"the invocation's time is over, and {self._course.where} has not answered")

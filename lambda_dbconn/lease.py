@@ -31,6 +31,7 @@ class Slot(Generic[C]):
         holder: Who holds it, or was the last to: a thread's identity, or a task.
         loans: How many times the slot was lent, whichever connection was in it.
         cutoff: The connection's: when what the caller does with it must end.
+        cleaning_s: The bound `cleaning_s()` of that.
         vacated: How the last connection was given up, if the next one replaces it.
         doom: Why its connection must be closed at return, noted while it was lent: `closed` by `close()`,
             `deadline`, or `pinned`.
@@ -46,6 +47,7 @@ class Slot(Generic[C]):
         "_rest_s",
         "_returned_monotonic",
         "_returned_wall",
+        "cleaning_s",
         "connection",
         "cutoff",
         "doom",
@@ -61,6 +63,7 @@ class Slot(Generic[C]):
 
     connection: C
     cutoff: Cutoff
+    cleaning_s: Callable[[], float]
     limits: Limits
     poll: Callable[[int], list[tuple[int, int]]]
     doom: str | None
@@ -86,6 +89,7 @@ class Slot(Generic[C]):
         poller = select.poll()
         poller.register(fileno, WATCHED)
         self.cutoff = cutoff
+        self.cleaning_s = cutoff.cleaning_s
         self.poll = poller.poll
         self.limits = limits
         self._first_loan = self.loans
@@ -112,10 +116,11 @@ class Slot(Generic[C]):
         """Note that the connection came back clean at these times, and until when that is enough to know."""
         self._returned_monotonic = monotonic
         self._returned_wall = wall
-        rests = monotonic + self._rest_s
-        self.trusted_monotonic = min(self._expires_monotonic, rests)
-        rests = wall + self._rest_s
-        self.trusted_wall = min(self._expires_wall, rests)
+        # Not by way of `min`, which takes four times as long in each invocation.
+        rests, expires = monotonic + self._rest_s, self._expires_monotonic
+        self.trusted_monotonic = rests if rests < expires else expires  # noqa: FURB136
+        rests, expires = wall + self._rest_s, self._expires_wall
+        self.trusted_wall = rests if rests < expires else expires  # noqa: FURB136
 
     def age_s(self, clock: Clock) -> float:
         """Return seconds since the connection was opened, by the clock that saw more."""

@@ -119,9 +119,9 @@ class Lender(Generic[C]):
         Raises (the steps):
             TransactionLeftOpenError: It came back inside a transaction, and no error is being raised.
         """
-        if not self._is_ours(slot):
+        if self._lent.get(slot.holder) is not slot:  # as `_is_ours`, without a call
             return None
-        if slot.is_empty:  # lost at BEGIN, and no other could be had
+        if slot.connection is None:  # lost at BEGIN, and no other could be had
             self._take_back(slot)
             return None
         upkeep = self._upkeep
@@ -129,7 +129,7 @@ class Lender(Generic[C]):
             failure = _OTHER
             if error is not None:  # before the state is asked for, which puts right what the error may have come from
                 failure = upkeep.failure_of_loan(slot, error, is_read_only=is_read_only)
-            state = upkeep.state(slot, slot.cutoff.cleaning_s)
+            state = upkeep.state(slot, slot.cleaning_s)
         except BaseException:  # interrupted: a slot that is not taken back would be lent for good
             slot.doom = slot.doom or "unclean"
             self._take_back(slot)

@@ -102,7 +102,7 @@ class Upkeep(Generic[C]):
                 left_s = context.get_remaining_time_in_millis() / 1000 - self._reserve_s  # type: ignore[union-attr]
             except AttributeError:  # a number, or no context, or an error of its own: it is asked once more
                 left_s = 0.0
-            if left_s > 0:
+            if left_s > 0.0:
                 return left_s
         return self.deadline(context).cap_s(UNLIMITED_S, doing=f"using the connection to {self._where}")
 

@@ -92,8 +92,8 @@ class WatchedAsyncConnection(AsyncConnection):
     """The same, whose statements are seen."""
 
     see: Callable[[str | bytes], None] = staticmethod(watching.see_nothing)
-    cursor_factory = watching.Factory()
-    server_cursor_factory = watching.Factory()
+    cursor_factory: Any = watching.Factory()
+    server_cursor_factory: Any = watching.Factory()
 
 
 class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):

@@ -45,7 +45,8 @@ _GOODBYE_LIMIT_S = 0.05
 _LONGEST_BATCH_BYTES = 16_000  # a statement of more than 16 KB pins the session on RDS Proxy, and PyMySQL packs 1 MB
 _PLUGIN_CANNOT_LOAD = 2059
 _COM_RESET_CONNECTION = 0x1F
-_CLEAN = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+_CLEAN_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+_CLEAN = SessionState.CLEAN
 _STATE_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT | SERVER_STATUS.SERVER_STATUS_IN_TRANS
 
 _READ_ONLY_TRANSACTION = 1792
@@ -135,7 +136,7 @@ class MysqlDriver:
         """Trust the last known status when it is clean; else refresh it with a ping, and put right what is not."""
         if not connection.open or connection.has_unread_rows:
             return SessionState.UNUSABLE
-        if connection.server_status & _STATE_BITS != _CLEAN:
+        if connection.server_status & _STATE_BITS != _CLEAN_BITS:
             self.ping(connection, timeout_s=within_s())
             if connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
                 return SessionState.IN_TRANSACTION
@@ -147,7 +148,7 @@ class MysqlDriver:
             _set_isolation(connection, connection.isolation)
             connection.limit(None)
             connection.isolation = None
-        return SessionState.CLEAN
+        return _CLEAN
 
     def begin(self, connection: Connection, *, read_only: bool, isolation: str | None) -> None:
         """Begin; with `isolation` the session's level is changed first and put back afterwards (`state`).

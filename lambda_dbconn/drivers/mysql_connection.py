@@ -66,9 +66,9 @@ class _Limited:
         limit = self.limit
         while True:
             left_s = limit.ends_at - limit.monotonic()
-            if left_s <= 0:
+            if left_s <= 0.0:
                 raise TimeoutError("timed out")
-            if poll.poll(min(left_s, _DAY_S) * 1000):
+            if poll.poll(min(left_s, _DAY_S) * 1000.0):
                 return
 
     def _wait_to_send(self) -> None:

@@ -1,7 +1,7 @@
 """psycopg's connection, all of whose waits can be given one common end, and whose statements can be watched.
 
 To be unlimited costs a call in Python with each wait. To take on another class would cost more: CPython reads the
-attributes of an object that has done so in a slower way.
+attributes of an object that has done so in a slower way; so it does with what its class has, too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 import psycopg
+from psycopg import pq, waiting
 
 from lambda_dbconn.deadline import UNLIMITED_S
 from lambda_dbconn.drivers import watching
@@ -61,8 +62,13 @@ def _wait_within(connection: Connection, gen: PQGen[Any], interval: float, timeo
     return psycopg.Connection.wait(connection, *within(gen, interval, timeout))
 
 
-# Each statement is driven by it: not by way of a tuple of arguments where psycopg takes the limit itself.
+def _drive_within(gen: PQGen[Any], fileno: int, interval: float, timeout: float) -> Any:
+    return waiting.wait(_until(time.monotonic() + timeout, gen), fileno, interval)
+
+
+# Each statement is driven by one of these: not by way of a tuple of arguments where psycopg takes the limit itself.
 _wait: Any = psycopg.Connection.wait if _HAS_TIMEOUT else _wait_within
+_drive: Any = waiting.wait if _HAS_TIMEOUT else _drive_within
 
 
 class Connection(_Base):
@@ -72,18 +78,25 @@ class Connection(_Base):
         cutoff: When they end; None while it belongs to nobody who would say so.
     """
 
-    cutoff: Cutoff | None = None
+    cutoff: Cutoff | None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.cutoff = None
+        super().__init__(*arguments, **options)
 
     def wait(self, gen: PQGen[Any], interval: float = WAKE_UP_S, timeout: float | None = None) -> Any:
-        """Drive one of psycopg's generators, to the end of the invocation's time at most."""
+        """Drive one of psycopg's generators, to the end of the invocation's time at most.
+
+        Without an end it is psycopg's own. With one, who is interrupted (Ctrl-C) does not wait for the server, as
+        there: the server is asked to stop, and the connection is closed.
+        """
         cutoff = self.cutoff
         if cutoff is None or cutoff.ends_at == UNLIMITED_S:
             return _wait(self, gen, interval, timeout)
         left_s = cutoff.ends_at - cutoff.monotonic()
-        if left_s < 0:
-            left_s = 0.0
         try:
-            return _wait(self, gen, interval, left_s if timeout is None or left_s < timeout else timeout)
+            limit_s = left_s if timeout is None or left_s < timeout else timeout
+            return _drive(gen, self.pgconn.socket, interval, limit_s)
         except psycopg.OperationalError as error:
             if not ended_in_vain(error, cutoff):
                 raise
@@ -91,11 +104,22 @@ class Connection(_Base):
                 raise cutoff.cut(self) from error
             finally:
                 self.pgconn.finish()
+        except KeyboardInterrupt:
+            if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                try:
+                    cutoff.interrupt(self)
+                finally:
+                    self.pgconn.finish()
+            raise
 
 
 class WatchedConnection(Connection):
     """The same, whose statements are seen."""
 
-    see: Callable[[str | bytes], None] = staticmethod(watching.see_nothing)
-    cursor_factory = watching.Factory()
-    server_cursor_factory = watching.Factory()
+    see: Callable[[str | bytes], None]
+    cursor_factory: Any = watching.Factory()
+    server_cursor_factory: Any = watching.Factory()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.see = watching.see_nothing
+        super().__init__(*arguments, **options)

@@ -27,18 +27,15 @@ class Factory:
     """Takes the place of a connection's `cursor_factory`: whatever class is set, its subclass that is watched is got.
 
     Of any other callable, which psycopg takes as well, what it makes becomes an instance of a watched class. Cursors
-    show each text to their connection's `see` before it is sent. Not seen is what does not come from a connection's
-    `cursor()`, `execute()` or factories: a cursor class that is called directly, and psycopg's own COMMIT, SAVEPOINT,
-    two-phase commands, `DEALLOCATE` and FETCH.
+    show each text to their connection's `see` before it is sent. To read the attribute is as quick as ever: without a
+    `__get__` here Python looks into the connection's own dictionary. Not seen is what does not come from a
+    connection's `cursor()`, `execute()` or factories: a cursor class that is called directly, and psycopg's own COMMIT,
+    SAVEPOINT, two-phase commands, `DEALLOCATE` and FETCH.
     """
 
     def __set_name__(self, _owner: type, name: str) -> None:
         """Keep the class where psycopg does."""
         self._name = name
-
-    def __get__(self, connection: Any, _owner: type) -> Any:
-        """Return the watched class."""
-        return connection.__dict__[self._name]
 
     def __set__(self, connection: Any, kind: Any) -> None:
         """Make a class, or what a callable makes, watched."""
@@ -84,9 +81,9 @@ class _WatchedCursor:
     def __init_subclass__(cls, **options: Any) -> None:
         """Keep from the user's classes that they have a subclass: they may register it, or ask for arguments."""
 
-    def _execute_send(self, query: Any, **options: Any) -> None:
+    def _execute_send(self, query: Any, *, force_extended: bool = False, binary: bool | None = None) -> None:
         self._conn.see(query.query)
-        super()._execute_send(query, **options)  # type: ignore[misc] # the cursor's own
+        super()._execute_send(query, force_extended=force_extended, binary=binary)  # type: ignore[misc] # the cursor's own
 
     def _send_prepare(self, name: bytes, query: Any) -> None:
         self._conn.see(query.query)
