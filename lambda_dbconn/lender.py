@@ -41,6 +41,7 @@ class Lender(Generic[C]):
     def __init__(self, settings: Settings, *, upkeep: Upkeep[C], recorder: Recorder, clock: Clock) -> None:
         self._settings = settings
         self._where = settings.address
+        self._reserve_s = settings.reserve_s
         self._upkeep = upkeep
         self._recorder = recorder
         self._monotonic = clock.monotonic
@@ -87,7 +88,11 @@ class Lender(Generic[C]):
             now = self._monotonic()
             if now < slot.trusted_monotonic and self._wall() < slot.trusted_wall and not slot.poll(0):
                 if context is not None:
-                    slot.cutoff.ends_at = now + upkeep.left_s(context)
+                    try:  # what Lambda passes, in each invocation: neither by way of a `Deadline` nor of a call
+                        left_s = context.get_remaining_time_in_millis() / 1000 - self._reserve_s  # type: ignore[union-attr]
+                    except AttributeError:  # another context, or none, or an error of its own: then once more
+                        left_s = 0.0
+                    slot.cutoff.ends_at = now + (left_s if left_s > 0.0 else upkeep.left_s(context))
                 if upkeep.tells_reuse:
                     upkeep.tell_reused(slot)
                 slot.loans += 1

@@ -51,7 +51,7 @@ class Transaction(Generic[C]):
     def _enter(self, holder: object) -> Steps[C]:
         """Take a connection and begin; if that fails, give it back."""
         deadline = self._lender.deadline(self._context)
-        slot, steps = self._lender.take(holder, deadline)
+        slot, steps = self._lender.take(holder, self._context)
         self._slot = slot
         if steps is not None:
             yield from steps

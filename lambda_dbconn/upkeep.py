@@ -96,14 +96,6 @@ class Upkeep(Generic[C]):
             ConfigurationError: It is not a context.
             DeadlineExceededError: It leaves nothing.
         """
-        # The Lambda context, in each invocation: 1 µs less than by way of a `Deadline`, which is for what waits.
-        if type(context) is not Deadline:  # to ask one in vain costs 0.7 µs
-            try:
-                left_s = context.get_remaining_time_in_millis() / 1000 - self._reserve_s  # type: ignore[union-attr]
-            except AttributeError:  # a number, or no context, or an error of its own: it is asked once more
-                left_s = 0.0
-            if left_s > 0.0:
-                return left_s
         return self.deadline(context).cap_s(UNLIMITED_S, doing=f"using the connection to {self._where}")
 
     def make_good(self, slot: Slot[C], deadline: Deadline) -> Steps[None]:

@@ -41,10 +41,14 @@ else:
 class AsyncConnection(_Base):
     """psycopg's connection, all of whose waits can be given an end; and of any event loop."""
 
-    cutoff: Cutoff | None = None  # when all its waits end
-    interrupt: Callable[[Any], None] | None = None  # asks the server to stop what the connection is waiting for
+    cutoff: Cutoff | None  # when all its waits end
+    interrupt: Callable[[Any], None] | None  # asks the server to stop what the connection is waiting for
     _lock: asyncio.Lock
-    _loop: asyncio.AbstractEventLoop | None = None
+    _loop: asyncio.AbstractEventLoop | None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.cutoff = self.interrupt = self._loop = None  # here: what the class has, too, is read in a slower way
+        super().__init__(*arguments, **options)
 
     @property
     def lock(self) -> asyncio.Lock:  # psycopg's own name
@@ -91,9 +95,13 @@ class AsyncConnection(_Base):
 class WatchedAsyncConnection(AsyncConnection):
     """The same, whose statements are seen."""
 
-    see: Callable[[str | bytes], None] = staticmethod(watching.see_nothing)
+    see: Callable[[str | bytes], None]
     cursor_factory: Any = watching.Factory()
     server_cursor_factory: Any = watching.Factory()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.see = watching.see_nothing
+        super().__init__(*arguments, **options)
 
 
 class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -159,6 +162,28 @@ def test_what_is_done_in_time_is_not_touched_by_the_limit(database: Database) ->
         fetch(connection, sleep(database).replace(str(SLEEP_S), "0.7"))
     assert database.count(name) == 1
     assert db.stats().opened == 1
+
+
+@pytest.mark.parametrize("context", [None, LIMIT_S])
+def test_ctrl_c_stops_the_statement_with_a_deadline_and_without(
+    postgresql_database: Database, context: float | None
+) -> None:
+    database = postgresql_database
+    db = database.manager()
+
+    def press() -> None:
+        wait_until(lambda: sleepers(database) == 1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    finger = threading.Thread(target=press)
+    finger.start()
+    with pytest.raises(KeyboardInterrupt), db.connection(context) as connection:
+        fetch(connection, sleep(database))
+    finger.join()
+    wait_until(lambda: sleepers(database) == 0)
+    with db.connection(LIMIT_S) as connection:
+        assert fetch(connection, "SELECT 1")[0][0] == 1
+    assert db.stats().open_now == 1
 
 
 def test_waiting_for_a_notification_ends_when_the_caller_says(postgresql_database: Database) -> None:
