@@ -43,7 +43,8 @@ def running(engine: str) -> Iterator[tuple[LocalServer, dict[str, str]]]:
 
 
 def bare_connection(environ: Mapping[str, str]) -> Any:
-    """Connect as a careful author would by hand: verified TLS, autocommit, no prepared statements."""
+    """Connect as a careful author would by hand: autocommit, no prepared statements; verified TLS unless disabled."""
+    is_plain = environ.get("DB_SSLMODE") == "disable"
     if environ["DB_ENGINE"] == "postgresql":
         return psycopg.connect(
             host=environ["DB_HOST"],
@@ -51,8 +52,8 @@ def bare_connection(environ: Mapping[str, str]) -> Any:
             dbname=environ["DB_NAME"],
             user=environ["DB_USER"],
             password=environ["DB_PASSWORD"],
-            sslmode="verify-full",
-            sslrootcert=environ["DB_SSLROOTCERT"],
+            sslmode="disable" if is_plain else "verify-full",
+            sslrootcert="" if is_plain else environ["DB_SSLROOTCERT"],
             gssencmode="disable",
             autocommit=True,
             prepare_threshold=None,
@@ -63,6 +64,7 @@ def bare_connection(environ: Mapping[str, str]) -> Any:
         database=environ["DB_NAME"],
         user=environ["DB_USER"],
         password=environ["DB_PASSWORD"],
-        ssl=ssl.create_default_context(cafile=environ["DB_SSLROOTCERT"]),
+        ssl=None if is_plain else ssl.create_default_context(cafile=environ["DB_SSLROOTCERT"]),
+        ssl_disabled=is_plain,
         autocommit=True,
     )
