@@ -92,16 +92,8 @@ class AsyncConnection(_Base):
             raise
 
 
-class WatchedAsyncConnection(AsyncConnection):
+class WatchedAsyncConnection(watching.Watched, AsyncConnection):
     """The same, whose statements are seen."""
-
-    see: Callable[[str | bytes], None]
-    cursor_factory: Any = watching.Factory()
-    server_cursor_factory: Any = watching.Factory()
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.see = watching.see_nothing
-        super().__init__(*arguments, **options)
 
 
 class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):

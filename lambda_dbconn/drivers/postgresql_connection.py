@@ -16,7 +16,6 @@ from lambda_dbconn.drivers import watching
 from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from psycopg.abc import PQGen
@@ -113,13 +112,5 @@ class Connection(_Base):
             raise
 
 
-class WatchedConnection(Connection):
+class WatchedConnection(watching.Watched, Connection):
     """The same, whose statements are seen."""
-
-    see: Callable[[str | bytes], None]
-    cursor_factory: Any = watching.Factory()
-    server_cursor_factory: Any = watching.Factory()
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.see = watching.see_nothing
-        super().__init__(*arguments, **options)
