@@ -43,11 +43,13 @@ class AsyncConnection(_Base):
 
     cutoff: Cutoff | None  # when all its waits end
     interrupt: Callable[[Any], None] | None  # asks the server to stop what the connection is waiting for
+    see: Callable[[str | bytes], None]  # is shown each statement, if it is watched
     _lock: asyncio.Lock
     _loop: asyncio.AbstractEventLoop | None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.cutoff = self.interrupt = self._loop = None  # here: what the class has, too, is read in a slower way
+        self.see = watching.see_nothing
         super().__init__(*arguments, **options)
 
     @property
@@ -92,8 +94,11 @@ class AsyncConnection(_Base):
             raise
 
 
-class WatchedAsyncConnection(watching.Watched, AsyncConnection):
+class WatchedAsyncConnection(AsyncConnection):
     """The same, whose statements are seen."""
+
+    cursor_factory: Any = watching.Factory()
+    server_cursor_factory: Any = watching.Factory()
 
 
 class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):

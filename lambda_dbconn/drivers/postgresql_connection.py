@@ -16,6 +16,7 @@ from lambda_dbconn.drivers import watching
 from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from psycopg.abc import PQGen
@@ -75,12 +76,15 @@ class Connection(_Base):
 
     Attributes:
         cutoff: When they end; None while it belongs to nobody who would say so.
+        see: What is shown each statement, if it is watched.
     """
 
     cutoff: Cutoff | None
+    see: Callable[[str | bytes], None]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.cutoff = None
+        self.see = watching.see_nothing
         super().__init__(*arguments, **options)
 
     def wait(self, gen: PQGen[Any], interval: float = WAKE_UP_S, timeout: float | None = None) -> Any:
@@ -112,5 +116,8 @@ class Connection(_Base):
             raise
 
 
-class WatchedConnection(watching.Watched, Connection):
+class WatchedConnection(Connection):
     """The same, whose statements are seen."""
+
+    cursor_factory: Any = watching.Factory()
+    server_cursor_factory: Any = watching.Factory()

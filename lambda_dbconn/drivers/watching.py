@@ -46,20 +46,8 @@ class Factory:
         connection.__dict__[self._name] = kind
 
 
-def _see_nothing(_text: str | bytes) -> None:
-    """Be a connection's `see` that nobody watches yet."""
-
-
-class Watched:
-    """Stands before a connection's own class: its statements are seen."""
-
-    see: Callable[[str | bytes], None]
-    cursor_factory: Any = Factory()
-    server_cursor_factory: Any = Factory()
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.see = _see_nothing
-        super().__init__(*arguments, **options)
+def see_nothing(_text: str | bytes) -> None:
+    """Be a connection's `see` that nobody watches."""
 
 
 def watch(connection: Any, see: Callable[[str | bytes], None]) -> None:
