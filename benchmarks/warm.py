@@ -61,7 +61,7 @@ def _plain(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _times(environ: Mapping[str, str], core: int | None) -> str:
-    """Return the medians of several processes, and what they range over."""
+    """Return the medians of several processes in µs, and where the middle half of them is for a deadline."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
         each = pool.map(partial(_differences, environ, core), range(PROCESSES), chunksize=1)

@@ -203,17 +203,24 @@ def test_autocommit_switched_off_and_nothing_else_is_put_right_in_silence(databa
     assert_clean(database, db, session_id)
 
 
-def test_what_psycopg_was_told_of_transactions_is_forgotten(postgresql_database: Database) -> None:
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("read_only", True), ("deferrable", True), ("isolation_level", psycopg.IsolationLevel.SERIALIZABLE)],
+)
+def test_what_psycopg_was_told_of_transactions_is_forgotten(
+    postgresql_database: Database, attribute: str, value: object
+) -> None:
+    setting = f"SHOW transaction_{attribute.removesuffix('_level')}"
     db = postgresql_database.manager()
+    with db.connection() as connection, connection.transaction():
+        usual = fetch(connection, setting)
     with db.connection() as connection:
-        connection.read_only, connection.deferrable = True, True
-        connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+        setattr(connection, attribute, value)
         with connection.transaction():
-            assert fetch(connection, "SHOW transaction_read_only") == [("on",)]
+            assert fetch(connection, setting) != usual
     with db.connection() as again, again.transaction():
         assert again is connection
-        assert fetch(again, "SHOW transaction_read_only") == [("off",)]
-        assert fetch(again, "SHOW transaction_isolation") == [("read committed",)]
+        assert fetch(again, setting) == usual
 
 
 def test_a_transaction_begins_whatever_the_users_cursors_take(postgresql_database: Database) -> None:

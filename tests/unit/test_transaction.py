@@ -131,6 +131,16 @@ def test_after_a_lost_begin_a_connect_that_fails_is_the_error_and_the_manager_go
     assert server.committed == ["insert"]
 
 
+def test_a_connect_that_fails_after_a_lost_begin_is_no_lost_connection(db: Manager, server: FakeServer) -> None:
+    db.warm_up()
+    server.vanish()
+    server.refuses_with = ConnectError("no such database")
+    loan = db.transaction()
+    with pytest.raises(ConnectError), loan:
+        pytest.fail("nothing was to be lent")
+    assert loan.failure is Failure.OTHER  # `run` does not begin again: the connect has had its tries
+
+
 def test_a_lost_begin_is_not_repeated_without_time(db: Manager, server: FakeServer, clock: FakeClock) -> None:
     db.warm_up()
     server.vanish()
