@@ -10,12 +10,12 @@ import http.client
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -41,6 +41,8 @@ _INVOKE_PATH = "/2015-03-31/functions/function/invocations"
 _TIMED_OUT = "Task timed out after"
 _LIMIT_S = 60.0
 _POLL_INTERVAL_S = 0.02
+_START_ATTEMPTS = 5
+_LISTEN_STATE = "0A"  # in /proc/net/tcp
 _INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR")
 
 
@@ -124,12 +126,22 @@ class LocalEmulator:
         self.shutdown()
 
     def start(self) -> None:
-        """Start it; the function itself begins with the first invocation.
+        """Start it, and wait until it listens; the function itself begins with the first invocation.
 
         Raises:
             RuntimeUnavailableError: It is not there, or ends at once.
         """
-        path = program()
+        for attempts_left in reversed(range(_START_ATTEMPTS)):
+            try:
+                self._launch(program())
+                break
+            except BaseException as error:
+                self.shutdown()
+                # Somebody may be quicker than we between the choice of a port and its use.
+                if attempts_left == 0 or "already in use" not in str(error):
+                    raise
+
+    def _launch(self, path: Path) -> None:
         self._port, own_port = free_port(), free_port()
         addresses = [
             f"--runtime-interface-emulator-address=127.0.0.1:{self._port}",
@@ -146,26 +158,25 @@ class LocalEmulator:
             stdout=self._output,
             stderr=self._errors,
         )
-        try:
-            while not self._listens():
-                time.sleep(_POLL_INTERVAL_S)
-        except BaseException:
-            self.shutdown()
-            raise
-
-    def _listens(self) -> bool:
-        if self._process is None or self._process.poll() is not None:
-            raise RuntimeUnavailableError(f"the emulator has ended:\n{_text(self._errors)}")
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+        while not {self._port, own_port} <= _listening_ports(self._process.pid):
+            if self._process.poll() is not None:
+                raise RuntimeUnavailableError(f"the emulator has ended:\n{_text(self._errors)}")
+            time.sleep(_POLL_INTERVAL_S)
 
     def invoke(self, event: object) -> Invocation:
-        """Invoke the function and wait for it; its request id is not told."""
+        """Invoke the function and wait for it; its request id is not told.
+
+        Raises:
+            RuntimeUnavailableError: The emulator ends before it answers.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_LIMIT_S)
         started_s = time.perf_counter()
         try:
             connection.request("POST", _INVOKE_PATH, json.dumps(event))
             body = connection.getresponse().read().decode()
+        except (http.client.HTTPException, OSError) as cause:
+            name = type(cause).__name__
+            raise RuntimeUnavailableError(f"{name} from the emulator:\n{_text(self._errors)}") from cause
         finally:
             connection.close()
         duration_ms = (time.perf_counter() - started_s) * 1000
@@ -189,6 +200,16 @@ class LocalEmulator:
         self._process = None
         self._output.close()
         self._errors.close()
+
+
+def _listening_ports(pid: int) -> set[int]:
+    """Return the ports of IPv4 at which this very process listens: another's answer would be taken for its own."""
+    own = set()
+    with suppress(OSError):  # it has ended, or closed a file in between
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            own.add(str(path.readlink()).removeprefix("socket:[").removesuffix("]"))
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(line[1].rpartition(":")[2], 16) for line in lines if line[3] == _LISTEN_STATE and line[9] in own}
 
 
 def _read(body: str) -> tuple[Any, FunctionFault | None]:
