@@ -44,8 +44,9 @@ def run(snippet: Snippet, names: dict[str, Any]) -> dict[str, Any]:
 
 
 def _functions(code: CodeType) -> set[CodeType]:
-    """Return the code of all functions in a piece of code, at any depth."""
-    inner = {constant for constant in code.co_consts if isinstance(constant, CodeType)}
+    """Return the code of all functions in a piece of code, at any depth; not Python's own, which gives annotations."""
+    constants = {constant for constant in code.co_consts if isinstance(constant, CodeType)}
+    inner = {constant for constant in constants if constant.co_name != "__annotate__"}
     return inner.union(*(_functions(each) for each in inner))
 
 

@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -151,7 +152,8 @@ def test_what_need_not_be_waited_for_is_not_received_when_the_time_is_over(ends:
 
 def test_the_end_is_no_wait(ends: Ends) -> None:
     ends.server.close()
-    assert ends.receive() == 0
+    with suppress(BrokenPipeError):  # with TLS some of OpenSSL's versions still try to answer; PyMySQL knows both
+        assert ends.receive() == 0
 
 
 def test_whoever_asks_for_a_blocking_socket_does_not_get_one(ends: Ends) -> None:

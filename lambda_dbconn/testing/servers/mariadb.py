@@ -84,7 +84,8 @@ class LocalMariaDB(LocalServer):
         )
 
     def _options(self) -> dict[str, str]:
-        return dict(_FAST_OPTIONS)
+        # From 11.4 on it would make itself a certificate.
+        return _FAST_OPTIONS | ({"ssl": "OFF"} if self.certificates is None else {})
 
     def _command(self) -> list[str]:
         options = self._options() | {
