@@ -144,3 +144,8 @@ def test_what_is_as_the_page_says_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("shown", "is_it"), [("a …", True), ("a …d", False), ("…\na b c", True), ("a", False)])
 def test_an_ellipsis_stands_for_what_differs(shown: str, is_it: bool) -> None:
     assert (re.fullmatch(pattern_of(shown), "a b c") is not None) is is_it
+
+
+@pytest.mark.parametrize(("said", "is_it"), [("[1]+  Stopped    cat", True), ("[1]+ Stopped cat", False)])
+def test_how_wide_the_gap_is_before_a_jobs_command_is_the_shells(said: str, is_it: bool) -> None:
+    assert (re.fullmatch(pattern_of("[1]+  Stopped        cat"), said) is not None) is is_it
