@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -44,11 +45,21 @@ def test_a_port_that_was_taken_in_between_is_chosen_anew(
     assert ports == []
 
 
-def test_one_port_twice_is_no_choice(echo: LocalEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_two_ports_are_two(echo: LocalEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
-    monkeypatch.setattr(emulator_module, "free_port", lambda: port)
-    with pytest.raises(RuntimeUnavailableError, match="already in use"):
-        echo.start()
+    ports = [port, port, free_port()]
+    monkeypatch.setattr(emulator_module, "free_port", lambda: ports.pop(0))
+    with echo:
+        assert echo.invoke({"a": 1}).value == {"a": 1}
+    assert ports == []
+
+
+def test_where_no_port_is_free_it_says_so(echo: LocalEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as rival:
+        ports = itertools.cycle([free_port(), rival.getsockname()[1]])
+        monkeypatch.setattr(emulator_module, "free_port", lambda: next(ports))
+        with pytest.raises(RuntimeUnavailableError, match="already in use"):
+            echo.start()
 
 
 def test_what_it_said_last_is_told_when_it_has_ended(echo: LocalEmulator) -> None:

@@ -142,7 +142,9 @@ class LocalEmulator:
                     raise
 
     def _launch(self, path: Path) -> None:
-        self._port, own_port = free_port(), free_port()
+        self._port = own_port = free_port()
+        while own_port == self._port:
+            own_port = free_port()
         addresses = [
             f"--runtime-interface-emulator-address=127.0.0.1:{self._port}",
             f"--runtime-api-address=127.0.0.1:{own_port}",
