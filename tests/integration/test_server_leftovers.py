@@ -80,6 +80,20 @@ def test_a_run_that_ends_leaves_nothing_behind(
     wait_until(lambda: orphaned_shared_memory() <= orphaned_before)
 
 
+def test_a_directory_that_is_made_anew_after_its_removal_is_not_left_behind(temporary_directory: Path) -> None:
+    """As `initdb` does, which makes a path whole, if the run is interrupted between starting it and knowing it."""
+    program = (
+        "from lambda_dbconn.testing.servers.process import make_temporary_directory, remove_temporary_directory\n"
+        "directory = make_temporary_directory()\n"
+        "remove_temporary_directory(directory)\n"
+        "assert not directory.exists()\n"
+        "(directory / 'data').mkdir(parents=True)\n"
+    )
+    environ = {**os.environ, "TMPDIR": str(temporary_directory), "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", program], env=environ, check=True)
+    assert list(temporary_directory.iterdir()) == []
+
+
 def test_a_closed_server_leaves_nothing_even_when_it_was_killed(server_class: type[LocalServer]) -> None:
     orphaned_before = orphaned_shared_memory()
     with server_class() as server:

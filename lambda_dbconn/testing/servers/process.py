@@ -154,12 +154,11 @@ def make_temporary_directory() -> Path:
 
 
 def remove_temporary_directory(directory: Path) -> None:
-    """Remove a directory that `make_temporary_directory` made."""
+    """Remove a directory that `make_temporary_directory` made, and what is in it by now.
+
+    A process whose start was interrupted may still write there, or make it anew: that goes when the run ends.
+    """
     shutil.rmtree(directory, ignore_errors=True)
-    if (
-        not directory.exists()
-    ):  # or a process that has just been interrupted still writes there: then it is the reaper's
-        _reaper_pipe.tell("removed", directory)
 
 
 class ServerProcess:

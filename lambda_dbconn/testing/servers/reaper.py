@@ -4,7 +4,6 @@ This file is also a script: `process.py` starts it beside the run, in a session 
 one fact a line through a pipe:
 
     directory /tmp/x    a temporary directory is about to be made
-    removed /tmp/x      it is gone
     process 4242        this process has been started
     ended 4242          it has been waited for
 
@@ -114,16 +113,19 @@ def main() -> None:
     """Keep the list of what there is until the run has gone, then end and remove all of it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    present: dict[str, set[str]] = {"directory": set(), "process": set()}
+    directories: set[str] = set()  # all that there ever were: one that is gone may be made anew until all is ended
+    processes: set[str] = set()
     for line in sys.stdin:
         event, _, subject = line.rstrip("\n").partition(" ")
-        if event in present:
-            present[event].add(subject)
+        if event == "directory":
+            directories.add(subject)
+        elif event == "process":
+            processes.add(subject)
         else:
-            present["process" if event == "ended" else "directory"].discard(subject)
-    for pid in present["process"]:
+            processes.discard(subject)
+    for pid in processes:
         kill_tree(int(pid))
-    for directory in present["directory"]:
+    for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
 
 
