@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.clock import Clock
 
 UNLIMITED_S = float("inf")
+RELEASED_S = float("-inf")  # the end of a connection's cutoff while no one has acquired it
 _LONGEST_CLEANING_S = 5.0  # a session that takes longer is discarded
 _SHORTEST_CLEANING_S = 0.05  # of the reserve, when nothing else is left
 
@@ -139,6 +140,18 @@ class Cutoff(Limit):
     def interrupt(self, connection: object) -> None:
         """Ask the server to stop what the connection waits for."""
         self._course.interrupt(connection)
+
+    @property
+    def is_released(self) -> bool:
+        """Whether the connection is back in the cache: the caller must not use it any more."""
+        return self.ends_at == RELEASED_S
+
+    def refuse(self) -> DeadlineExceededError:
+        """Return the error for a statement that is not sent because the deadline has passed.
+
+        The connection stays usable: nothing was sent.
+        """
+        return DeadlineExceededError(f"no time left for a statement on {self._course.where}: it was not sent")
 
     def cut(self, connection: object) -> DeadlineExceededError:
         """Ask the server to stop, and return the error to raise; the connection must not be used any more."""
