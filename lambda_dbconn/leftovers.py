@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 _MOST_TEXTS = 256
 _LONGEST_TEXT = 2048  # characters; longer ones are judged each time
 
-# What is looked through is bounded everywhere: with merged parameters a text holds what strangers have written.
-_COMMENT_LINE = r"(?:--|\#)[^\n]{0,300}\n"
-_START = rf"(?:\A|;|\*/)(?:\s|\(|{_COMMENT_LINE})*"  # of a statement, or what may be one
-_GAP = rf"(?:\s|/\*.{{0,300}}?\*/|{_COMMENT_LINE})+"
+_LONGEST_JUDGED = 16_384  # characters; a longer text counts as one that may leave something
+
+# With merged parameters a text holds what strangers have written: no repetition here can match one text in two ways,
+# and none gives back what it has matched, so that the time grows with the length only.
+_COMMENT_LINE = r"(?:--|\#)[^\n]*+\n"
+_COMMENT = r"/\*(?:[^*]|\*(?!/))*+\*/"
+_START = rf"(?:\A|;|\*/)(?:\s|\(|{_COMMENT_LINE})*+"  # of a statement, or what may be one
+_GAP = rf"(?:\s|{_COMMENT}|{_COMMENT_LINE})++"
 
 _PATTERNS = {
     "postgresql": rf"""
@@ -100,6 +104,8 @@ class Leftovers:
         """Say whether a text, of one or more statements, may leave something in the session."""
         if isinstance(text, bytes):
             text = text.decode("latin-1")  # whatever is not ASCII is a letter or in a literal
+        if len(text) > _LONGEST_JUDGED:
+            return True
         lower = text.lower()
         if not any(word in lower for word in self._needed):
             return False
