@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from lambda_dbconn.cache.cache import ConnectionCache
+from lambda_dbconn.cache.policy import Attempts
+from lambda_dbconn.cache.slot import Resources
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.connector import Connector
 from lambda_dbconn.credentials import provider_for
 from lambda_dbconn.deadline import Deadline
-from lambda_dbconn.events import LoanEnded
-from lambda_dbconn.lease import pin_action
-from lambda_dbconn.lender import Lender
 from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.observers.logging import LoggingObserver
 from lambda_dbconn.stats import Recorder
-from lambda_dbconn.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +33,7 @@ WARM_UP_LIMIT_S = 5.0
 
 
 class Assembly(Generic[C]):
-    """Settings, credentials, driver, lender and observer of one endpoint, and of its reader.
+    """Settings, credentials, driver, connection cache and observer of one endpoint, and of its reader.
 
     Args:
         settings: Where, as whom, within which limits.
@@ -72,22 +71,35 @@ class Assembly(Generic[C]):
             clock=self._clock,
             tell=recorder.tell,
         )
-        self._upkeep = Upkeep(
+        self._shared = Resources(
             settings,
             driver=self._driver,
             connector=self._carried_out(self._connector),
             recorder=recorder,
             guard=_pin_guard(settings, recorder),
             clock=self._clock,
+            sleep=self._sleep_by(self._clock),
         )
-        lender: type[Lender[C]] = Lender
-        if recorder.wants(LoanEnded):
-            from lambda_dbconn.timed_lender import TimedLender as lender  # noqa: N813 - takes its place
-        self._lender = lender(settings, upkeep=self._upkeep, recorder=recorder, clock=self._clock)
+        self._cache = ConnectionCache(self._shared, recorder)
         self._readers: dict[str, Self] = {}  # one at most
 
     def _load_driver(self) -> Driver[C]:
         raise NotImplementedError
+
+    @staticmethod
+    def _sleep_by(clock: Clock) -> Callable[[float], Any]:
+        """Return the function that pauses; a coroutine function where steps are awaited."""
+        return clock.sleep
+
+    def _attempts(self, count: int, deadline: Deadline) -> Attempts:
+        """Return how `run` may repeat its function."""
+        return Attempts(
+            count,
+            deadline,
+            self._connector.budget,
+            failover_s=self.settings.connect_timeout_s,
+            clock=self._clock,
+        )
 
     def _carried_out(self, connector: Connector[C]) -> Any:
         """Return the connector with its calls as this manager carries them out."""
@@ -113,12 +125,12 @@ class Assembly(Generic[C]):
             driver=self._driver,
         )
         if self.settings.reader_fallback == "writer":
-            manager._upkeep.fallback = manager._carried_out(self._connector)  # noqa: SLF001 - of its own kind
+            manager._shared.fallback = manager._carried_out(self._connector)  # noqa: SLF001 - of its own kind
         return self._readers.setdefault(host, manager)
 
     def stats(self) -> Stats:
         """Return a snapshot of the counters; the reader has its own."""
-        return self._lender.stats()
+        return self._cache.stats()
 
     def describe(self) -> Description:
         """Say in plain words what was decided: endpoint, login, trust, limits, and what is switched off and why.
@@ -127,7 +139,7 @@ class Assembly(Generic[C]):
         """
         from lambda_dbconn.description import describe  # a cold start does without
 
-        fallback = self._upkeep.fallback
+        fallback = self._shared.fallback
         return describe(self.settings, self._credentials, fallback.address if fallback else None)
 
     def __repr__(self) -> str:
@@ -142,15 +154,16 @@ class Assembly(Generic[C]):
         return Deadline(WARM_UP_LIMIT_S, reserve_s=0.0, clock=self._clock) if context is None else context
 
     def _close(self) -> None:
-        self._lender.close()
+        self._cache.close()
         for reader in self._readers.values():
             reader._close()  # noqa: SLF001 - of its own kind
 
 
 def _pin_guard(settings: Settings, recorder: Recorder) -> PinGuard | None:
-    action = pin_action(settings)
-    if action == "ignore":
+    """Return what looks for statements that pin: behind RDS Proxy, or where `on_pin` asks for it."""
+    closes = settings.is_proxy and settings.reset != "never"
+    if settings.pin_action == "ignore" and not closes:
         return None
     from lambda_dbconn.pin_guard import PinGuard
 
-    return PinGuard(settings.engine, settings.address, refuses=action == "raise", tell=recorder.tell)
+    return PinGuard(settings.engine, settings.address, action=settings.pin_action, closes=closes, emit=recorder.tell)

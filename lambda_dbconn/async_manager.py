@@ -6,9 +6,11 @@ import asyncio
 from functools import partial
 
 from lambda_dbconn.assembly import Assembly
+from lambda_dbconn.cache.loan import BaseLoan
+from lambda_dbconn.cache.owner import current_thread_token
+from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.drivers import load_async_driver, load_driver
 from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.lease import Attempts
 from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.steps import carry_out_async
 from lambda_dbconn.threads import in_thread_now, in_thread_unless_cancelled
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from lambda_dbconn.cache.owner import Actor
+    from lambda_dbconn.clock import Clock
     from lambda_dbconn.connector import Connector
     from lambda_dbconn.deadline import Deadline, InvocationContext
     from lambda_dbconn.doctor import Diagnosis
     from lambda_dbconn.drivers.driver import Driver
-    from lambda_dbconn.lease import Slot
-    from lambda_dbconn.lender import Lender
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -58,6 +60,17 @@ class AsyncConnectionManager(Assembly[C]):
             )
         return load_async_driver()
 
+    @staticmethod
+    def _sleep_by(clock: Clock) -> Callable[[float], Any]:
+        async def sleep(seconds: float) -> None:
+            if isinstance(clock, SystemClock):
+                await asyncio.sleep(seconds)
+            else:  # a test's
+                clock.sleep(seconds)
+                await asyncio.sleep(0)
+
+        return sleep
+
     def _carried_out(self, connector: Connector[C]) -> _ThreadedConnector[C]:
         return _ThreadedConnector(connector, self._driver)
 
@@ -66,7 +79,7 @@ class AsyncConnectionManager(Assembly[C]):
 
         As `ConnectionManager.connection`, by task instead of by thread.
         """
-        return AsyncLoan(self._lender, context)
+        return AsyncLoan(self._cache, context)
 
     def transaction(
         self,
@@ -79,7 +92,7 @@ class AsyncConnectionManager(Assembly[C]):
 
         A task that is cancelled while COMMIT is on its way does not learn what became of it.
         """
-        return AsyncTransactionLoan(self._lender, context, read_only=read_only, isolation=isolation)
+        return AsyncTransactionLoan(self._cache, context, read_only=read_only, isolation=isolation)
 
     async def run(
         self,
@@ -91,8 +104,8 @@ class AsyncConnectionManager(Assembly[C]):
         isolation: str | None = None,
     ) -> R:
         """Await `function(connection)` in a transaction, and again when that is safe, as `ConnectionManager.run`."""
-        deadline = self._lender.deadline(context)
-        tries = Attempts(attempts, deadline, self._connector.budget)
+        deadline = self._cache.deadline(context)
+        tries = self._attempts(attempts, deadline)
         while True:
             loan = self.transaction(deadline, read_only=read_only, isolation=isolation)
             try:
@@ -102,7 +115,7 @@ class AsyncConnectionManager(Assembly[C]):
                 pause_s = tries.pause_s(loan.failure)
                 if pause_s is None:
                     raise
-            await asyncio.sleep(pause_s)
+            await self._shared.sleep(pause_s)
 
     async def warm_up(self, context: InvocationContext | float | Deadline | None = None) -> bool:
         """Connect now, in the init phase; return whether it worked. As `ConnectionManager.warm_up`."""
@@ -133,44 +146,28 @@ class AsyncConnectionManager(Assembly[C]):
         return await in_thread_unless_cancelled(examination, undo=lambda _: None)  # it closes what it opens
 
 
-class AsyncLoan(Generic[C]):
+class AsyncLoan(BaseLoan[C]):
     """The context manager that `connection()` returns."""
 
-    __slots__ = ("_context", "_lender", "_slot")
-
-    _slot: Slot[C]
-
-    def __init__(self, lender: Lender[C], context: InvocationContext | float | Deadline | None) -> None:
-        self._lender = lender
-        self._context = context
-
     async def __aenter__(self) -> C:
-        slot, steps = self._lender.take(asyncio.current_task(), self._context)
-        if steps is not None:
-            await carry_out_async(steps)
-        self._slot = slot
-        return slot.connection
+        return await carry_out_async(self._enter(_current_actor()))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        steps = self._lender.give_back(self._slot, error)
-        if steps is not None:
-            await carry_out_async(steps)
+        try:
+            await carry_out_async(self._exit(error))
+        except BaseException:
+            self._abandon()
+            raise
 
 
-class AsyncTransactionLoan(Transaction[C]):
+class AsyncTransactionLoan(AsyncLoan[C], Transaction[C]):
     """The context manager that `transaction()` returns."""
 
-    __slots__ = ()
 
-    async def __aenter__(self) -> C:
-        return await carry_out_async(self._enter(asyncio.current_task()))
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await carry_out_async(self._exit(error))
+def _current_actor() -> Actor:
+    return asyncio.current_task() or current_thread_token()
 
 
 class _ThreadedConnector(Generic[C]):

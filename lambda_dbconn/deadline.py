@@ -1,12 +1,16 @@
-"""What is left of the invocation; every wait of ours is capped by it."""
+"""What is left of the invocation; every wait of the library is capped by it."""
 
 from __future__ import annotations
+
+from contextvars import ContextVar
 
 from lambda_dbconn.errors import ConfigurationError, DeadlineExceededError
 from lambda_dbconn.light import TYPE_CHECKING, Protocol, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import Token
+    from types import TracebackType
     from typing import Any
 
     from lambda_dbconn.clock import Clock
@@ -24,11 +28,43 @@ class InvocationContext(Protocol):
         """Return the milliseconds until Lambda ends the invocation."""
 
 
-class Deadline:
-    """When a borrow has to give up: the invocation's remaining time less a reserve.
+_invocation: ContextVar[InvocationContext | None] = ContextVar("lambda_dbconn_invocation", default=None)
+
+
+class invocation:  # noqa: N801 - used like a function, as those of contextlib
+    """Tell the library which invocation runs, for code that cannot pass the Lambda context on.
+
+    Inside the `with` block every acquire without a context of its own ends with this one's deadline, and belongs to its
+    request. Threads that the block starts do not inherit it; tasks do.
 
     Args:
-        context: The Lambda context, a number of seconds from now, or None for no limit.
+        context: The Lambda context.
+    """
+
+    def __init__(self, context: InvocationContext) -> None:
+        if not hasattr(context, "get_remaining_time_in_millis"):
+            raise ConfigurationError(
+                f"the argument context is {type(context).__name__!r}; accepted is the Lambda context"
+            )
+        self._context = context
+        self._token: Token[InvocationContext | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _invocation.set(self._context)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            token, self._token = self._token, None
+            _invocation.reset(token)
+
+
+class Deadline:
+    """When an acquire has to give up: the invocation's remaining time less a reserve.
+
+    Args:
+        context: The Lambda context, a number of seconds from now, or None for that of `invocation`, if any.
         reserve_s: Seconds that are left to the handler for its answer.
         clock: Read only when `context` is a number.
 
@@ -40,33 +76,38 @@ class Deadline:
 
     def __init__(self, context: InvocationContext | float | None, *, reserve_s: float, clock: Clock) -> None:
         self._clock = clock
-        self._context = context
+        self._context: object = context
         self._reserve_s = reserve_s
         self._ends_at: float | None = None
-        # A tenth of a microsecond in each invocation: what a handler passes is looked for first.
         self._remaining_ms: Callable[[], int] | None = getattr(context, "get_remaining_time_in_millis", None)
-        if self._remaining_ms is not None or context is None:
+        if self._remaining_ms is not None:
             return
-        if isinstance(context, (int, float)) and not isinstance(context, bool):
+        if isinstance(context, (int, float)) and not isinstance(context, bool) and context == context:  # noqa: PLR0124 - not NaN
             self._ends_at = clock.monotonic() + context
-        else:
+        elif context is not None:
             raise ConfigurationError(
                 f"the argument context is {type(context).__name__!r}; accepted are the Lambda context, "
                 "a number of seconds, or None"
             )
+        current = _invocation.get()
+        if current is not None:
+            self._context = current
+            self._remaining_ms = current.get_remaining_time_in_millis
 
     def remaining_s(self) -> float:
         """Return the seconds left, less the reserve; negative when over, infinite without a limit."""
+        left_s = UNLIMITED_S
         if self._remaining_ms is not None:
-            return self._remaining_ms() / 1000 - self._reserve_s
+            left_s = self._remaining_ms() / 1000 - self._reserve_s
         if self._ends_at is not None:
-            return self._ends_at - self._clock.monotonic() - self._reserve_s
-        return UNLIMITED_S
+            left_s = min(left_s, self._ends_at - self._clock.monotonic() - self._reserve_s)
+        return left_s
 
     @property
     def aws_request_id(self) -> str:
         """The invocation's, as the Lambda context has it; empty without one."""
-        return getattr(self._context, "aws_request_id", "")
+        request_id = getattr(self._context, "aws_request_id", "")
+        return request_id if isinstance(request_id, str) else ""
 
     def cap_s(self, limit_s: float, *, doing: str) -> float:
         """Return the smaller of `limit_s` and what remains.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.lease import pin_action
 from lambda_dbconn.light import TYPE_CHECKING, Value
 from lambda_dbconn.tls import trust_for
 
@@ -83,7 +82,7 @@ def describe(settings: Settings, credentials: CredentialProvider, fallback: str 
             f"one open for {settings.max_lifetime_s:g} s is replaced, up to 5 % sooner, at random",
             f"at most {settings.max_connections} at once",
         ),
-        pins=_PINS[pin_action(settings)],
+        pins=_PINS[settings.pin_action],
         reader=f"the same, and {fallback} while it cannot be reached" if fallback else _reader(settings),
         switched_off=tuple(
             f"{what}: {why}"

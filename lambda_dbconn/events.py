@@ -42,8 +42,8 @@ class ConnectionReplaced(Event):
     """The cached connection was no longer good, and another one takes its place.
 
     Attributes:
-        reason: `lifetime`, `idle`, `hang_up`, `ping_failed`, `lost`, `read_only`, `deadline`, `unclean` or
-            `pinned`.
+        reason: `lifetime`, `idle`, `hang_up`, `ping_failed`, `reset_failed`, `lost`, `read_only`, `deadline`,
+            `unclean`, `pinned`, or `abandoned` by a thread, task or invocation that cannot release it any more.
         age_s: How long it had been open.
         idle_s: How long since it had last been returned.
     """
@@ -112,6 +112,15 @@ class PingFailed(Event):
 
     idle_s: float
     error: str
+
+
+class ResetDelayed(Event):
+    """The answer to a reset was not there when the connection was acquired again after more than a second.
+
+    The manager waits for the answer at release from now on, as with `DB_RESET=wait`. Emitted once.
+    """
+
+    idle_s: float
 
 
 class TransactionRolledBack(Event):

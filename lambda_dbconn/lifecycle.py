@@ -7,8 +7,8 @@ lifecycle"; `bootstrap.py` and `lambda_config.py` of awslambdaric 4.2.2.
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found] # the part in C: `signal` itself would cost a cold start 0.4 ms
 import os
+import signal
 import sys
 import time
 from weakref import WeakSet
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     class Holder(Forgetful, Protocol):
         """Something that holds connections."""
 
-        def abandon(self) -> list[Any]:
+        def detach_after_fork(self) -> list[Any]:
             """Forget all connections without a word to their servers, and return them."""
 
         def close(self) -> None:
             """Close what is idle now, and what is lent when it comes back. Never blocks."""
 
-        def part(self) -> bool:
+        def close_one_idle(self) -> bool:
             """Close one idle connection, with no lock and no event; say whether there was one."""
 
 
@@ -65,7 +65,7 @@ def watch_memory(keeper: Forgetful) -> None:
 def _after_fork_in_child() -> None:
     """Leave the parent's sockets alone."""
     for holder in _holders:
-        _parents.extend(holder.abandon())
+        _parents.extend(holder.detach_after_fork())
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -162,7 +162,7 @@ def _part_within(limit_s: float) -> None:
     ends_at = time.monotonic() + limit_s
     try:
         for holder in list(_holders):
-            while time.monotonic() < ends_at and holder.part():
+            while time.monotonic() < ends_at and holder.close_one_idle():
                 pass
     except Exception:  # noqa: BLE001, S110 - logging takes locks; nothing depends on the goodbye
         pass

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from _thread import get_ident
-
 from lambda_dbconn.assembly import Assembly
+from lambda_dbconn.cache.loan import Loan
 from lambda_dbconn.drivers import load_driver
-from lambda_dbconn.lease import Attempts
-from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar, overload
-from lambda_dbconn.steps import carry_out
+from lambda_dbconn.light import TYPE_CHECKING, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Any
 
     from lambda_dbconn.deadline import Deadline, InvocationContext
     from lambda_dbconn.doctor import Diagnosis
     from lambda_dbconn.drivers.driver import Driver
-    from lambda_dbconn.lease import Slot
-    from lambda_dbconn.lender import Lender
     from lambda_dbconn.transaction import TransactionLoan
 
 C = TypeVar("C")
@@ -63,7 +57,7 @@ class ConnectionManager(Assembly[C]):
         Raises (at the end):
             TransactionLeftOpenError: A transaction was left open, and no other error is being raised.
         """
-        return Loan(self._lender, context)
+        return Loan(self._cache, context)
 
     def transaction(
         self,
@@ -89,7 +83,7 @@ class ConnectionManager(Assembly[C]):
         """
         from lambda_dbconn.transaction import TransactionLoan  # who takes single statements does without
 
-        return TransactionLoan(self._lender, context, read_only=read_only, isolation=isolation)
+        return TransactionLoan(self._cache, context, read_only=read_only, isolation=isolation)
 
     def run(
         self,
@@ -110,8 +104,8 @@ class ConnectionManager(Assembly[C]):
             CommitUnknownError: The connection was lost while COMMIT was on its way; never run again.
             Exception: What the last attempt raised.
         """
-        deadline = self._lender.deadline(context)
-        tries = Attempts(attempts, deadline, self._connector.budget)
+        deadline = self._cache.deadline(context)
+        tries = self._attempts(attempts, deadline)
         while True:
             loan = self.transaction(deadline, read_only=read_only, isolation=isolation)
             try:
@@ -187,29 +181,3 @@ class ConnectionManager(Assembly[C]):
         return examine(
             self.settings, context=context, credentials=self._credentials, driver=self._driver, clock=self._clock
         )
-
-
-class Loan(Generic[C]):
-    """The context manager that `connection()` returns."""
-
-    __slots__ = ("_context", "_lender", "_slot")
-
-    _slot: Slot[C]
-
-    def __init__(self, lender: Lender[C], context: InvocationContext | float | Deadline | None) -> None:
-        self._lender = lender
-        self._context = context
-
-    def __enter__(self) -> C:
-        slot, steps = self._lender.take(get_ident(), self._context)
-        if steps is not None:
-            carry_out(steps)
-        self._slot = slot
-        return slot.connection
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        steps = self._lender.give_back(self._slot, error)
-        if steps is not None:
-            carry_out(steps)

@@ -1,6 +1,6 @@
-"""`PinGuard`: is shown each statement before it is sent, tells of those that pin, or refuses them.
+"""`PinGuard`: looks at each statement before it is sent, reports those that pin, or refuses them.
 
-Imported only where ON_PIN says `warn` or `raise`, which on an RDS Proxy endpoint is the default.
+Imported only behind RDS Proxy, or where `DB_ON_PIN` is `warn` or `raise`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,22 @@ from lambda_dbconn.pinning import pin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Protocol
 
     from lambda_dbconn.events import Event
-    from lambda_dbconn.lease import Slot
     from lambda_dbconn.pinning import Pin
+
+    class Marked(Protocol):
+        """What a statement that pins leaves its mark on: a slot of the cache."""
+
+        has_pinned: bool
+        evict_reason: str | None
+
 
 # What is remembered takes a megabyte or so at most: it is forgotten as a whole when it is full.
 _MOST_TEXTS = 256
 _LONGEST_TEXT = 4096  # characters; longer ones are judged each time
-_MOST_TOLD = 256
+_MOST_REPORTED = 256
 _NOT_THE_CALLER = ("lambda_dbconn", "psycopg", "psycopg_pool", "pymysql", "contextlib")
 
 
@@ -33,23 +39,24 @@ class PinGuard:
     Args:
         engine: `postgresql` or `mysql`.
         where: `host:port`, for events and errors.
-        refuses: Raise, instead of letting the statement go.
-        tell: Called with a `SessionPinned`.
+        action: `raise` instead of sending the statement, `warn` with an event, or `ignore` it.
+        closes: Mark the connection, to be closed when it comes back.
+        emit: Called with a `SessionPinned`.
     """
 
-    def __init__(self, engine: str, where: str, *, refuses: bool, tell: Callable[[Event], None]) -> None:
+    def __init__(self, engine: str, where: str, *, action: str, closes: bool, emit: Callable[[Event], None]) -> None:
         self._engine = engine
         self._where = where
-        self._refuses = refuses
-        self._tell = tell
+        self._action = action
+        self._closes = closes
+        self._emit = emit
         self._known: dict[str | bytes, Pin | None] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
-    def watcher(self, slot: Slot[Any]) -> Callable[[str | bytes], None]:
-        """Return what is to be called with each text before it is sent on the slot's connection.
+    def watcher(self, slot: Marked) -> Callable[[str | bytes], None]:
+        """Return a function to call with each text before it is sent on the slot's connection.
 
-        A text that was seen before costs a look into a dictionary. When one pins, the slot's connection is marked,
-        to be dropped when it comes back.
+        A text that was seen before costs a look into a dictionary.
 
         Raises (the function returned):
             SessionPinnedError: The text must not be sent.
@@ -74,30 +81,37 @@ class PinGuard:
             self._known[text] = found
         return found
 
-    def _found(self, slot: Slot[Any], found: Pin) -> None:
-        rule = found.rule
-        if self._refuses:
+    def _found(self, slot: Marked, found: Pin) -> None:
+        if self._action == "raise":
+            rule = found.rule
             raise SessionPinnedError(
                 f"{found.shown} ({_place()}) would pin the session on {self._where}: {rule.reason}", remedy=rule.fix
             )
-        is_first = found.fingerprint not in self._told
-        if is_first or slot.doom is None:
-            if len(self._told) >= _MOST_TOLD:
-                self._told.clear()
-            self._told.add(found.fingerprint)
-            self._tell(
-                SessionPinned(
-                    endpoint=self._where,
-                    statement=found.shown,
-                    rule=rule.id,
-                    reason=rule.reason,
-                    remedy=rule.fix,
-                    fingerprint=found.fingerprint,
-                    place=_place(),
-                    is_first=is_first,
-                )
+        if self._action == "warn":
+            self._report(found, is_first_of_loan=not slot.has_pinned)
+        slot.has_pinned = True
+        if self._closes:
+            slot.evict_reason = slot.evict_reason or "pinned"
+
+    def _report(self, found: Pin, *, is_first_of_loan: bool) -> None:
+        is_first = found.fingerprint not in self._reported
+        if not (is_first or is_first_of_loan):
+            return
+        if len(self._reported) >= _MOST_REPORTED:
+            self._reported.clear()
+        self._reported.add(found.fingerprint)
+        self._emit(
+            SessionPinned(
+                endpoint=self._where,
+                statement=found.shown,
+                rule=found.rule.id,
+                reason=found.rule.reason,
+                remedy=found.rule.fix,
+                fingerprint=found.fingerprint,
+                place=_place(),
+                is_first=is_first,
             )
-        slot.doom = slot.doom or "pinned"
+        )
 
 
 def _place() -> str:

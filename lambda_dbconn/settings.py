@@ -48,7 +48,7 @@ _FIELDS: dict[str, Accepts] = {
     "max_connections": whole(1, 100),
     "on_pin": one_of("warn", "raise", "ignore"),
     "warm_up": one_of("init"),
-    "reset": one_of("seen", "always", "never"),
+    "reset": one_of("always", "wait", "never"),
 }
 _REQUIRED = ("engine", "host", "port", "auth", "sslmode")
 
@@ -80,7 +80,8 @@ class Settings(Value):
         max_connections: How many threads of one invocation may hold a connection at once.
         on_pin: `warn`, `raise` or `ignore`; None is `warn` on an RDS Proxy endpoint, else `ignore`.
         warm_up: `init`: `lambda_dbconn.from_env()` connects at once; None for the first loan.
-        reset: Which loans the session is reset after: those `seen` to leave something in it, `always`, or `never`.
+        reset: `always` sends a reset at release and reads its answer at the next acquire, `wait` awaits the answer at
+            release, `never` sends none. Behind RDS Proxy none is sent; a pinned connection is closed, unless `never`.
         prefix: Of the variables that these settings came from, for messages; None when built by hand.
     """
 
@@ -106,7 +107,7 @@ class Settings(Value):
     max_connections: int = 1
     on_pin: str | None = None
     warm_up: str | None = None
-    reset: str = "seen"
+    reset: str = "always"
     prefix: str | None = None
 
     @classmethod
@@ -164,6 +165,14 @@ class Settings(Value):
     def is_read_only(self) -> bool:
         """Whether writes are bound to be refused here: that then says nothing about a failover."""
         return self.host == self.reader_host or self.endpoint.is_read_only
+
+    @property
+    def pin_action(self) -> str:
+        """What is done about a statement that pins: `warn`, `raise` or `ignore`.
+
+        By default `warn` behind RDS Proxy, and `ignore` elsewhere: there is nothing to pin.
+        """
+        return self.on_pin or ("warn" if self.is_proxy else "ignore")
 
     @property
     def is_proxy(self) -> bool:
@@ -347,9 +356,6 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if auth in ("iam", "password") and values.get("user") is None:
         yield "user", f"{_label('user', prefix)} is not set; accepted: the database user's name"
     hosts = [values[field] for field in ("host", "reader_host", "signing_host") if is_host(values.get(field))]
-    if values.get("reset") == "always" and any(classify(host).is_proxy for host in hosts):
-        label = _label("reset", prefix)
-        yield "reset", f"{label} is 'always', which would pin on RDS Proxy; accepted there: seen or never"
     if auth == "secret" and values.get("secret_id") is None:
         yield "secret_id", f"{_label('secret_id', prefix)} is not set, but {_label('auth', prefix)} is secret"
     server_name = values.get("signing_host") or values.get("host")

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def carry_out(steps: Steps[R]) -> R:
-    """Carry the steps out by calling; return what they return, raise what they raise."""
+    """Carry the steps out by calling; return what they return, raise what they raise.
+
+    Steps that an exception has interrupted in here are closed, so that they clean up at once.
+    """
     try:
         call = next(steps)
         while True:
@@ -31,6 +34,8 @@ def carry_out(steps: Steps[R]) -> R:
                 call = steps.send(result)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return] # as declared
+    finally:
+        steps.close()
 
 
 async def carry_out_async(steps: Steps[R]) -> R:
@@ -46,3 +51,5 @@ async def carry_out_async(steps: Steps[R]) -> R:
                 call = steps.send(result)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return] # as declared
+    finally:
+        steps.close()

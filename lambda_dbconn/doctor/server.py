@@ -12,7 +12,6 @@ from contextlib import closing
 from lambda_dbconn.doctor import causes
 from lambda_dbconn.doctor.report import Finding, StepFailedError
 from lambda_dbconn.endpoint import EndpointKind, classify
-from lambda_dbconn.lease import pin_action
 from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ def pinning(settings: Settings) -> Finding:
     from lambda_dbconn.pinning.rules import RULES
 
     rules = [rule for rule in RULES if rule.engine in ("any", settings.engine)]
-    action = pin_action(settings)
+    action = settings.pin_action
     done = {
         "warn": "it is told of, and the connection is dropped when it comes back",
         "raise": "it is refused before it is sent",

@@ -47,6 +47,12 @@ class Driver(Protocol[C]):
     def ping(self, connection: C, *, timeout_s: float) -> None:
         """Make one round trip to the database; raises whatever comes when it fails or takes too long."""
 
+    def has_sent(self, connection: C) -> bool:
+        """Say whether anything of the caller's was sent since login or the last `send_reset`. Never blocks."""
+
+    def has_left_transaction(self, connection: C) -> bool:
+        """Say whether the transaction of `begin` has ended, so that something may be committed. Never blocks."""
+
     def state(self, connection: C, *, within_s: Callable[[], float]) -> SessionState:
         """Say what the session is in; free when clean, a round trip or two where the driver cannot know.
 
@@ -68,11 +74,20 @@ class Driver(Protocol[C]):
     def rollback(self, connection: C, *, timeout_s: float) -> None:
         """Roll back: one round trip; raises whatever comes when it fails or takes too long."""
 
-    def reset(self, connection: C, *, timeout_s: float) -> None:
-        """Put a clean session back to what it was at login; raises whatever comes when it fails or takes too long.
+    def can_defer_reset(self, connection: C) -> bool:
+        """Say whether the answer to a reset may be read at the next acquire. Never blocks."""
 
-        PostgreSQL: one round trip; MySQL: two or three.
+    def send_reset(self, connection: C, *, timeout_s: float) -> None:
+        """Send what puts a session at rest back to its state after login, and do not wait for the answer.
+
+        From before the first byte on, `state` says UNUSABLE until `finish_reset` has succeeded.
         """
+
+    def finish_reset(self, connection: C, *, timeout_s: float) -> None:
+        """Read the answer; raises whatever comes when the server refuses, or the time is over."""
+
+    def restore(self, connection: C) -> None:
+        """Put the attributes of the connection object back that a caller may set. Sends nothing, raises nothing."""
 
     def obey(self, connection: C, cutoff: Cutoff) -> None:
         """Let every wait of the caller's, from now on, end when `cutoff` does, by what `cutoff.cut` then returns.

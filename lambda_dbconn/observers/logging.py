@@ -12,6 +12,7 @@ from lambda_dbconn.events import (
     Event,
     LoanEnded,
     PingFailed,
+    ResetDelayed,
     SessionPinned,
     TransactionRolledBack,
     WarmUpFailed,
@@ -27,6 +28,7 @@ DEBUG, INFO, WARNING = 10, 20, 30  # as in `logging`, which is not imported for 
 _LEVELS: dict[type[Event], int] = {
     ConnectionOpened: INFO,
     PingFailed: INFO,
+    ResetDelayed: INFO,
     ConnectFailed: WARNING,
     CredentialsFailed: WARNING,
     WarmUpFailed: WARNING,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NOTICE = b"N"
 LAST_WORDS = b"F"
+_RESET_DONE = b"R"
 
 
 class FakeError(Exception):
@@ -44,6 +45,10 @@ class FakeConnection:
         is_released: Whether the client has closed the socket.
         closes: How often the library has closed it: once is right.
         round_trips: How many messages the client has sent on it.
+        has_sent: Whether the caller has sent anything since the last reset.
+        owes_reset: Whether the answer to a reset has not been read.
+        is_block: Whether the library has begun a transaction.
+        row_factory: An attribute that the caller may set.
         see: Called with each statement before it is sent; None for nobody.
     """
 
@@ -59,6 +64,10 @@ class FakeConnection:
         self.is_released = False
         self.closes = 0
         self.round_trips = 0
+        self.has_sent = False
+        self.owes_reset = False
+        self.is_block = False
+        self.row_factory: object = None
         self.see: Callable[[str | bytes], None] | None = None
         self._server = server
         self._pending: list[str] = []
@@ -71,9 +80,14 @@ class FakeConnection:
         return self.is_lost or self.is_released
 
     def execute(self, sql: str, _parameters: Iterable[Any] = ()) -> FakeCursor:
-        """Send one statement."""
+        """Send one statement, unless the block is over or the time is."""
+        if self.cutoff is not None and self.cutoff.is_released:
+            raise FakeError("the connection was released at the end of its `with` block; use it inside the block")
+        if self.cutoff is not None and self.cutoff.left_s() <= 0:
+            raise self.cutoff.refuse()
         if self.see is not None:
             self.see(sql)
+        self.has_sent = True
         self._server.sql.append(sql)
         words = sql.upper().split()
         operation = words[0].lower() if words and words[0] in ("BEGIN", "COMMIT", "ROLLBACK") else "execute"
@@ -135,6 +149,20 @@ class FakeConnection:
         self.is_over = self.is_over or word == LAST_WORDS
         if self._peer.fileno() >= 0:
             self._peer.send(word)
+
+    def answer_reset(self) -> None:
+        """Receive the answer to a reset, if the session goes on."""
+        if not (self.is_over or self.is_silent) and self._peer.fileno() >= 0:
+            self._peer.send(_RESET_DONE)
+
+    def read_answer(self) -> bool:
+        """Read the answer to a reset; return whether it came, and the session goes on."""
+        try:
+            heard = self._socket.recv(4096)
+        except BlockingIOError:
+            return False
+        self.is_lost = self.is_lost or LAST_WORDS in heard
+        return _RESET_DONE in heard
 
     def drain(self) -> bool:
         """Read what was said; return whether the session goes on."""

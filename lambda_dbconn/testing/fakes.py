@@ -121,7 +121,8 @@ class FakeServer:
         connect_takes_s: How long a connect takes; over its time limit it is a `ConnectTimeoutError`.
         round_trip_s: How long everything else takes.
         answers: The rows that a statement returns; none if it is not here.
-        sql: Every statement sent, in order, also those that never arrived, with BEGIN, COMMIT and ROLLBACK.
+        sql: Every statement sent, in order, also those that never arrived, with BEGIN, COMMIT and ROLLBACK; resets are
+            in `counts` only.
         committed: The callers' statements whose effect is lasting.
         connections: Every session ever opened, in order.
         counts: Calls of each of the driver's operations (`open` counts tries), and of `execute`.
@@ -227,7 +228,7 @@ class FakeServer:
         connection.round_trips += 1
         limit_s = _UNACKNOWLEDGED_LIMIT_S if timeout_s is None else timeout_s
         takes_s = limit_s if connection.is_silent else min(limit_s, self.round_trip_s)
-        cutoff = connection.cutoff
+        cutoff = connection.cutoff if timeout_s is None else None  # with a limit it is the library's own
         if cutoff is not None and cutoff.left_s() < takes_s:
             self.clock.advance(max(0.0, cutoff.left_s()))
             connection.is_lost = True
@@ -245,6 +246,21 @@ class FakeServer:
         except FakeError as error:
             connection.is_lost = error.kind is Failure.LOST
             raise
+
+    def await_reset(self, connection: FakeConnection, timeout_s: float) -> None:
+        """Let a client read the answer to its reset, which costs no round trip: it was sent at release.
+
+        Raises:
+            FakeError: Of kind `LOST`; or whatever was demanded.
+        """
+        self.counts["finish_reset"] += 1
+        self._raise_demanded("finish_reset")
+        if not connection.read_answer():
+            if connection.is_silent:
+                self.clock.advance(timeout_s)
+            connection.is_lost = True
+            raise FakeError("the answer to the reset did not come", Failure.LOST)
+        connection.owes_reset = False
 
     def _raise_demanded(self, operation: str) -> None:
         demanded = self._demanded[operation]
@@ -293,7 +309,7 @@ class FakeDriver:
     def state(self, connection: FakeConnection, *, within_s: Callable[[], float]) -> SessionState:  # noqa: ARG002 - it is known
         """Say what the session is in: no round trip."""
         self._server._raise_demanded("state")  # noqa: SLF001 - its own module
-        if connection.closed:
+        if connection.closed or connection.owes_reset:
             return SessionState.UNUSABLE
         return SessionState.IN_TRANSACTION if connection.in_transaction else SessionState.CLEAN
 
@@ -302,9 +318,11 @@ class FakeDriver:
         level = checked_isolation(isolation)
         words = ("BEGIN", level and f"ISOLATION LEVEL {level}", "READ ONLY" if read_only else None)
         connection.execute(" ".join(word for word in words if word))
+        connection.is_block = True
 
     def commit(self, connection: FakeConnection) -> None:
         """Commit, unless the transaction has failed."""
+        connection.is_block = False
         if connection.is_failed and not connection.closed:
             connection.rollback()
             raise TransactionAbortedError("the transaction was rolled back: a statement in it had failed")
@@ -313,13 +331,38 @@ class FakeDriver:
     def rollback(self, connection: FakeConnection, *, timeout_s: float) -> None:
         """Roll back within the limit."""
         self._server.sql.append("ROLLBACK")
+        connection.is_block = False
         self._server.round_trip(connection, "rollback", timeout_s)
         connection._take_effect("rollback", "")  # noqa: SLF001 - its own module
 
-    def reset(self, connection: FakeConnection, *, timeout_s: float) -> None:
-        """Put the session back to what it was within the limit."""
-        self._server.sql.append("DISCARD ALL")
-        self._server.round_trip(connection, "reset", timeout_s)
+    def has_sent(self, connection: FakeConnection) -> bool:
+        """Say whether a statement was sent since the last reset."""
+        return connection.has_sent
+
+    def has_left_transaction(self, connection: FakeConnection) -> bool:
+        """Say whether the transaction that `begin` opened has ended meanwhile."""
+        return connection.is_block and not connection.in_transaction
+
+    def can_defer_reset(self, connection: FakeConnection) -> bool:  # noqa: ARG002 - as PostgreSQL
+        """Say that the answer to a reset may be read later."""
+        return True
+
+    def send_reset(self, connection: FakeConnection, *, timeout_s: float) -> None:  # noqa: ARG002 - it does not wait
+        """Send the reset; what the server does with it shows when its answer is read."""
+        self._server.counts["send_reset"] += 1
+        connection.has_sent = False
+        connection.owes_reset = True
+        self._server._raise_demanded("send_reset")  # noqa: SLF001 - its own module
+        connection.answer_reset()
+
+    def finish_reset(self, connection: FakeConnection, *, timeout_s: float) -> None:
+        """Read the answer within the limit."""
+        self._server.await_reset(connection, timeout_s)
+
+    def restore(self, connection: FakeConnection) -> None:
+        """Put the attributes back that a caller may set."""
+        connection.row_factory = None
+        connection.is_block = False
 
     def obey(self, connection: FakeConnection, cutoff: Cutoff) -> None:
         """Let round trips end with the cutoff."""

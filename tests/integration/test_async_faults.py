@@ -257,7 +257,7 @@ def test_a_session_that_ended_between_invocations_is_replaced_unnoticed(
     database = own_database
     db = manager(database)
     first = session(db)
-    (slot,) = db._lender._slots
+    (slot,) = db._cache._slots
     fault(database, first, slot.connection.fileno())
     database.observer.events.clear()
     assert session(db) > 0
@@ -277,7 +277,7 @@ def test_a_path_that_was_cut_silently_is_found_by_the_ping(database: Database) -
 def test_begin_finds_a_session_that_is_gone_and_takes_another(database: Database) -> None:
     db, name = manager(database), deed()
     first = session(db)
-    (slot,) = db._lender._slots
+    (slot,) = db._cache._slots
 
     async def work() -> None:
         slot.poll = lambda _timeout_ms: []  # as behind a proxy, whose socket says nothing

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lambda_dbconn.cache.policy import RETRYABLE, reason_to_evict
 from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.drivers.failures import ROWS
-from lambda_dbconn.lease import RUN_AGAIN, discard_reason
 from lambda_dbconn.proxy_messages import _ROWS
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
@@ -42,14 +42,14 @@ def said_of_queries() -> str:
             f"*{words}*" if words else "",
             failure.value,
             _fate(failure),
-            "runs again" if failure in RUN_AGAIN else "raises",
+            "runs again" if failure in RETRYABLE else "raises",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _fate(failure: Failure) -> str:
-    reason = discard_reason(SessionState.CLEAN, failure, None)
+    reason = reason_to_evict(SessionState.CLEAN, failure, None)
     return f"closed at return (`{reason}`)" if reason else "kept, rolled back"
 
 

@@ -103,7 +103,8 @@ def test_a_transaction_left_open_is_rolled_back_and_is_an_error(db: Manager, ser
 
 def test_what_may_be_left_in_the_session_is_reset(db: Manager, server: FakeServer) -> None:
     use(db, "set x.y = 1")
-    assert server.sql == ["set x.y = 1", "DISCARD ALL"]
+    use(db, "select 1")
+    assert (server.counts["send_reset"], server.counts["finish_reset"]) == (2, 1)
 
 
 def test_a_transaction_is_repeated_by_run_alone(db: Manager, server: FakeServer) -> None:
@@ -146,7 +147,7 @@ def test_one_connection_to_a_task_and_no_more_than_allowed(make: Callable[..., M
         async with db.connection():
             with pytest.raises(ConnectionInUseError, match="this task"):
                 await db.connection().__aenter__()
-            with pytest.raises(ConnectionInUseError, match="all 2 connections"):
+            with pytest.raises(ConnectionInUseError, match="the limit is 2"):
                 await asyncio.create_task(db.connection().__aenter__())
         may_end.set()
         await task
@@ -155,21 +156,25 @@ def test_one_connection_to_a_task_and_no_more_than_allowed(make: Callable[..., M
     assert db.stats().lent_now == 0
 
 
-def test_a_task_cancelled_in_the_middle_of_cleaning_costs_the_connection(db: Manager, server: FakeServer) -> None:
+def test_a_task_cancelled_in_the_middle_of_cleaning_costs_the_connection(
+    make: Callable[..., Manager], server: FakeServer
+) -> None:
+    db = make(reset="wait")
+
     async def work() -> None:
         async with db.connection() as conn:
             conn.execute("set x.y = 1")
 
     async def cancel() -> None:
         task = asyncio.create_task(work())
-        while "set x.y = 1" not in server.sql:
+        while not server.counts["send_reset"]:
             await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     async def with_a_slow_reset() -> None:
-        db._driver.reset = lambda *_, **__: asyncio.sleep(60)  # type: ignore[method-assign, assignment]
+        db._driver.finish_reset = lambda *_, **__: asyncio.sleep(60)  # type: ignore[method-assign, assignment]
         await cancel()
 
     asyncio.run(with_a_slow_reset())
@@ -216,10 +221,10 @@ def test_the_environment_gives_the_same_manager_each_time_and_not_the_blocking_o
 
 def test_the_process_parts_with_its_idle_connections_as_with_any(db: Manager, server: FakeServer) -> None:
     use(db)
-    assert [db._lender.part(), db._lender.part()] == [True, False]
+    assert [db._cache.close_one_idle(), db._cache.close_one_idle()] == [True, False]
     assert [connection.closes for connection in server.connections] == [1]
     use(db)
-    db._lender.forget()
+    db._cache.forget()
     assert [connection.closes for connection in server.connections] == [1, 1]
     assert use(db) == 3
 

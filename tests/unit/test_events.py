@@ -33,6 +33,7 @@ def test_the_events_are_those_that_the_issue_promises() -> None:
         "CredentialsFetched",
         "CredentialsFailed",
         "PingFailed",
+        "ResetDelayed",
         "TransactionRolledBack",
         "SessionPinned",
         "ConnectionClosed",

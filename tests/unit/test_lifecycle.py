@@ -178,8 +178,8 @@ def test_events_of_a_child_are_its_own(db: Manager, observer: RecordingObserver)
 
 def test_watching_a_manager_does_not_keep_it_alive(make: MakeManager) -> None:
     db = make()
-    gone = weakref.ref(db._lender)
-    assert db._lender in lifecycle._holders
+    gone = weakref.ref(db._cache)
+    assert db._cache in lifecycle._holders
     del db
     gc.collect()
     assert gone() is None

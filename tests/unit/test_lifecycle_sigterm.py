@@ -117,7 +117,7 @@ def test_the_signal_may_come_while_the_main_thread_holds_a_lock(db: Manager, ser
     def function() -> object:
         use(db)
         lifecycle.close_on_sigterm()
-        with db._lender._recorder._counting:
+        with db._cache._recorder._counting:
             terminate()
         return server.connections[0].closes
 
@@ -130,7 +130,7 @@ def test_the_signal_may_come_between_any_two_steps_of_a_loan(db: Manager, server
 
     def function() -> object:
         lifecycle.close_on_sigterm()
-        for moment in range(1, 200):
+        for moment in range(1, 400):
             use(db)
             left = moment
 
@@ -152,7 +152,7 @@ def test_the_signal_may_come_between_any_two_steps_of_a_loan(db: Manager, server
             moments.append(left)
             if left > 0:
                 break
-        slots = sorted(slot.is_empty for slot in db._lender._idle)
+        slots = [slot.is_empty for slot in db._cache._slots if slot not in db._cache._owners]
         return moments[-1] > 0, len(moments) > 20, slots, max(connection.closes for connection in server.connections)
 
     assert in_process(function, before=signal.SIG_IGN) == "(True, True, [False], 1)"
@@ -219,7 +219,7 @@ def test_a_driver_that_fails_to_close_hinders_no_other_handler(db: Manager, monk
         monkeypatch.setattr(db._driver, "close", fail)
         lifecycle.close_on_sigterm()
         terminate()
-        return said, len(db._lender._idle)
+        return said, len(db._cache._slots) - len(db._cache._owners)
 
     assert in_process(function, before=lambda *_: said.append(1)) == "([1], 1)"
 

@@ -130,33 +130,9 @@ def test_making_a_manager_by_hand_imports_neither_driver_nor_tenacity() -> None:
     assert not {name for name in after if name.split(".")[0] in ("psycopg", "pymysql", "tenacity", "boto3", "certifi")}
 
 
-@pytest.mark.parametrize("path", sorted(TESTS.glob("test_*.py")), ids=lambda path: path.stem)
-def test_every_test_file_is_about_a_module(path: Path) -> None:
-    subject = path.stem.removeprefix("test_")
-    names = {name.replace(".", "_") for name in modules()}
-    assert subject in CROSSING or any(subject == name or subject.startswith(name + "_") for name in names)
-
-
 @pytest.mark.parametrize("path", sorted(TESTS.glob("*.py")), ids=lambda path: path.stem)
 def test_test_names_are_sentences_and_none_is_there_twice(path: Path) -> None:
     functions = [node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
     tests = [name for name in functions if name.startswith("test_")]
     assert len(tests) == len(set(tests))
     assert [name for name in tests if len(name.split("_")) < 4] == []
-
-
-@pytest.mark.parametrize(
-    "module",
-    sorted(name for name in modules() if name.split(".")[0] not in ("testing", "integrations", "cli")),
-)
-def test_every_module_of_the_core_has_its_tests(module: str) -> None:
-    elsewhere = {
-        "__main__",
-        "credentials",
-        "observers",
-        "drivers.postgresql",
-        "drivers.mysql",
-        "drivers.watching",
-    }  # real servers, or trivial
-    subject = "test_" + module.replace(".", "_")
-    assert module in elsewhere or any(path.stem.startswith(subject) for path in TESTS.glob("test_*.py"))

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from lambda_dbconn import ConnectionManager, LambdaDbConnWarning, SessionPinnedError, TransactionLeftOpenError
+from lambda_dbconn import (
+    ConnectionManager,
+    LambdaDbConnWarning,
+    SessionPinnedError,
+    StaticProvider,
+    TransactionLeftOpenError,
+)
 from lambda_dbconn.events import ConnectionOpened, ConnectionReplaced, SessionPinned
-from lambda_dbconn.lease import Slot
 from lambda_dbconn.observers.logging import LoggingObserver
-from lambda_dbconn.pin_guard import _LONGEST_TEXT, _MOST_TEXTS, _MOST_TOLD, PinGuard
+from lambda_dbconn.pin_guard import _LONGEST_TEXT, _MOST_REPORTED, _MOST_TEXTS, PinGuard
 from lambda_dbconn.testing.fakes import FakeDriver
 from tests.unit.conftest import PROXY, in_fresh_process, local
 
@@ -27,9 +32,12 @@ PINNING = "SET search_path TO tenant_7"
 
 
 @pytest.fixture
-def db(make: MakeManager) -> ConnectionManager[FakeConnection]:
-    """A manager that looks for pins and warns."""
-    return make(on_pin="warn")
+def db(server: FakeServer, clock: FakeClock, observer: RecordingObserver) -> ConnectionManager[FakeConnection]:
+    """A manager behind RDS Proxy, which looks for pins and warns."""
+    settings = local(signing_host=PROXY, sslmode="verify-full", auth="iam")
+    return ConnectionManager(
+        settings, credentials=StaticProvider(), driver=FakeDriver(server), clock=clock, observer=observer
+    )
 
 
 def use(db: ConnectionManager[FakeConnection], *statements: str) -> int:
@@ -106,10 +114,13 @@ def test_raise_refuses_before_anything_is_sent(
     assert observer.of(SessionPinned) == []
 
 
-def test_what_pins_nothing_and_leaves_something_is_reset(make: MakeManager, server: FakeServer) -> None:
-    db = make(engine="mysql", on_pin="warn")
-    assert [use(db, "SET time_zone = '+01:00'"), use(db, "select 1")] == [1, 1]
-    assert server.counts["reset"] == 1
+def test_on_a_direct_endpoint_what_would_pin_is_reported_and_the_connection_kept(
+    make: MakeManager, server: FakeServer, observer: RecordingObserver
+) -> None:
+    db = make(on_pin="warn")
+    assert [use(db, PINNING), use(db, "select 1")] == [1, 1]
+    assert server.counts["send_reset"] == 2
+    assert len(observer.of(SessionPinned)) == 1
 
 
 def test_ignore_lets_everything_pass(make: MakeManager, observer: RecordingObserver) -> None:
@@ -119,7 +130,7 @@ def test_ignore_lets_everything_pass(make: MakeManager, observer: RecordingObser
 
 
 def test_nobody_looks_for_pins_where_no_proxy_stands(make: MakeManager) -> None:
-    assert make()._upkeep._guard is None
+    assert make()._shared.guard is None
     with make(reset="never").connection() as connection:
         assert connection.see is None
 
@@ -134,7 +145,7 @@ def test_a_proxys_endpoint_is_watched_by_default(
         clock=clock,
         observer=observer,
     )
-    assert db._upkeep._guard is not None
+    assert db._shared.guard is not None
 
 
 def test_the_guard_is_not_imported_where_it_is_not_wanted() -> None:
@@ -146,11 +157,18 @@ def test_the_guard_is_not_imported_where_it_is_not_wanted() -> None:
     assert in_fresh_process(code).strip() == "[]"
 
 
+class Mark:
+    """Stands for a slot of the cache."""
+
+    has_pinned = False
+    evict_reason: str | None = None
+
+
 def test_only_the_slot_is_marked_whose_connection_sent_it() -> None:
-    slots = [Slot[object](), Slot[object]()]
-    guard = PinGuard("mysql", "host:1", refuses=False, tell=lambda event: None)
+    slots = [Mark(), Mark()]
+    guard = PinGuard("mysql", "host:1", action="warn", closes=True, emit=lambda event: None)
     guard.watcher(slots[0])("SET @a = 1")
-    assert [slot.doom for slot in slots] == ["pinned", None]
+    assert [slot.evict_reason for slot in slots] == ["pinned", None]
 
 
 def test_a_pinned_transaction_that_is_left_open_is_reported_as_ever(db: ConnectionManager[FakeConnection]) -> None:
@@ -208,21 +226,21 @@ def _unconnected() -> Any:
 
 def test_what_is_remembered_is_bounded() -> None:
     told: list[Event] = []
-    guard = PinGuard("mysql", "host:1", refuses=False, tell=told.append)
-    see = guard.watcher(Slot())
+    guard = PinGuard("mysql", "host:1", action="warn", closes=True, emit=told.append)
+    see = guard.watcher(Mark())
     for number in range(3 * _MOST_TEXTS):
         see(f"select {number}")
         see(f"set @a{number} = 1")
         see("select '" + "x" * (_LONGEST_TEXT + number) + "'")
     assert len(guard._known) <= _MOST_TEXTS
     assert max(map(len, guard._known)) <= _LONGEST_TEXT
-    assert len(guard._told) <= _MOST_TOLD
+    assert len(guard._reported) <= _MOST_REPORTED
     assert len(told) == 3 * _MOST_TEXTS
 
 
 def test_a_statement_that_was_seen_before_is_looked_up_and_no_more() -> None:
-    guard = PinGuard("mysql", "host:1", refuses=False, tell=lambda event: None)
-    see = guard.watcher(Slot())
+    guard = PinGuard("mysql", "host:1", action="warn", closes=True, emit=lambda event: None)
+    see = guard.watcher(Mark())
     see("select 1")
     lines: list[str] = []
     before = sys.gettrace()

@@ -57,7 +57,7 @@ def good_fields(draw: st.DrawFn) -> dict[str, Any]:
         "max_connections": draw(st.integers(1, 100)),
         "on_pin": draw(st.sampled_from(["warn", "raise", "ignore"])),
         "warm_up": "init",
-        "reset": draw(st.sampled_from(["seen", "never"])),
+        "reset": draw(st.sampled_from(["always", "wait", "never"])),
     }
 
 

@@ -20,8 +20,8 @@ from lambda_dbconn import (
     TransactionAbortedError,
     TransactionLeftOpenError,
     backoff,
-    liveness,
 )
+from lambda_dbconn.cache import policy
 from lambda_dbconn.drivers import Failure
 from lambda_dbconn.events import (
     ConnectFailed,
@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(liveness, "jitter", lambda seconds: seconds)
+        self.patch.setattr(policy, "jitter", lambda seconds: seconds)
         self.patch.setattr(backoff, "jitter", lambda seconds, share: seconds * share / 2)
         self.clock = FakeClock()
         self.server = FakeServer(self.clock)
@@ -158,7 +158,9 @@ class Machine(RuleBasedStateMachine):
 
     def limit_s(self, context: float | tuple[str, float] | None) -> float:
         """Return what a borrow may take: a ping, and a connect; or less, if the invocation ends before."""
-        ours = liveness.PING_LIMIT_S + SETTINGS.connect_timeout_s
+        ours = policy.PING_LIMIT_S + SETTINGS.connect_timeout_s
+        if self.lent() == SETTINGS.max_connections:
+            ours += SETTINGS.connect_timeout_s  # to wait for a free one
         if context is None:
             return ours
         seconds = context[1] if isinstance(context, tuple) else context
@@ -190,10 +192,10 @@ class Machine(RuleBasedStateMachine):
         started = self.clock.monotonic()
         if fails:
             self.server.demand("execute", FakeError("duplicate key"))
+        statement = self.new_statement()
         try:
             if begins and not actor.is_transaction:
                 actor.do(actor.connection.execute, "begin")
-            statement = self.new_statement()
             self.once.add(statement)
             actor.do(actor.connection.execute, statement)
             actor.sent.append(statement)
@@ -202,8 +204,9 @@ class Machine(RuleBasedStateMachine):
         except DeadlineExceededError as error:
             actor.error = error
             assert self.clock.monotonic() >= actor.ends_at - MILLISECOND_S - ROUNDING_S
-            assert actor.connection.closed
-            assert actor.connection.is_interrupted
+            was_cut = actor.connection.is_interrupted  # else the last one was not sent, and the connection is good
+            assert was_cut or statement not in self.server.sql
+            assert actor.connection.closed or not was_cut
         self.server._demanded.clear()
         assert self.clock.monotonic() <= max(started, actor.ends_at + 2e-3)  # Lambda counts milliseconds
 
@@ -261,6 +264,7 @@ class Machine(RuleBasedStateMachine):
         actor = self.actors[who]
         statement = self.new_statement()
         calls: list[int] = []
+        failovers = plan.count(Failure.READ_ONLY) + (commit is Failure.READ_ONLY) * 20
         is_final = False
 
         def function(connection: FakeConnection) -> None:
@@ -287,7 +291,7 @@ class Machine(RuleBasedStateMachine):
         else:
             assert self.server.committed.count(statement) == 1
         self.server._demanded.clear()
-        assert len(calls) <= attempts
+        assert len(calls) <= attempts + failovers
         assert self.server.sql.count(statement) <= len(calls)
         for connection in self.server.open_connections:
             if connection not in lent and connection.number in calls:
@@ -366,7 +370,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def no_statement_is_sent_twice_and_none_takes_effect_twice(self) -> None:
         sent, committed = Counter(self.server.sql), Counter(self.server.committed)
-        assert all(sent[statement] == 1 for statement in self.once)
+        assert all(sent[statement] <= 1 for statement in self.once)
         assert all(count == 1 for count in committed.values())
 
     @invariant()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lambda_dbconn import AuthenticationError, ConnectError, ConnectTimeoutError, Credentials, Secret
+from lambda_dbconn.cache.policy import WATCHED, has_hung_up
 from lambda_dbconn.drivers import Failure, SessionState
-from lambda_dbconn.liveness import WATCHED, has_hung_up
 from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeContext, FakeDriver, FakeError, FakeServer
 from lambda_dbconn.tls import Trust
 from tests.unit.conftest import local

@@ -218,6 +218,7 @@ def test_a_session_whose_state_is_unknown_after_commit_is_closed(db: Manager, se
     assert server.connections[0].closes == 1
 
 
-def test_a_commit_by_the_caller_ends_the_transaction(db: Manager, server: FakeServer) -> None:
-    transact(db, "insert 1", "commit", "insert 2")
+def test_a_commit_by_the_caller_inside_the_block_is_an_error_at_its_end(db: Manager, server: FakeServer) -> None:
+    with pytest.raises(TransactionAbortedError, match="ended inside its block"):
+        transact(db, "insert 1", "commit", "insert 2")
     assert server.committed == ["insert 1", "insert 2"]

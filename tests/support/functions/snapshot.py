@@ -65,7 +65,7 @@ print(f"at init: {at_init['session']}", flush=True)
 
 def handler(_event: object, context: Any) -> dict[str, Any]:
     """Tell what there was at init, and what there is now."""
-    lender = db._lender
+    lender = db._cache
     return {
         "at_init": at_init,
         "now": ask(context),

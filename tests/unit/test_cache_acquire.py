@@ -184,7 +184,10 @@ def test_a_short_rest_limit_counts_even_where_pings_come_later(make: MakeManager
     assert use(db) is not first
 
 
-def test_a_notice_on_a_healthy_session_costs_a_ping_and_not_the_connection(db: Manager, server: FakeServer) -> None:
+def test_a_notice_on_a_healthy_session_costs_a_ping_and_not_the_connection(
+    make: MakeManager, server: FakeServer
+) -> None:
+    db = make(reset="never")
     first = use(db)
     server.notify()
     assert use(db) is first
@@ -193,7 +196,8 @@ def test_a_notice_on_a_healthy_session_costs_a_ping_and_not_the_connection(db: M
     assert server.counts["ping"] == 1
 
 
-def test_last_words_are_read_and_cost_no_ping(db: Manager, server: FakeServer) -> None:
+def test_last_words_are_read_and_cost_no_ping(make: MakeManager, server: FakeServer) -> None:
+    db = make(reset="never")
     use(db)
     server.terminate()
     use(db)
@@ -244,7 +248,7 @@ def test_a_doubtful_connection_is_kept_when_there_is_no_time_to_ask_it(
 ) -> None:
     first = use(db)
     clock.freeze(60)
-    with pytest.raises(DeadlineExceededError, match="checking the connection"), db.connection(0.5):
+    with pytest.raises(DeadlineExceededError, match="no time left for using the connection"), db.connection(0.5):
         pytest.fail("nothing was to be lent")
     assert first.closes == 0
     assert use(db) is first
@@ -308,7 +312,10 @@ def test_a_context_that_is_none_is_refused_and_the_slot_comes_back(db: Manager) 
     use(db)
 
 
-def test_a_session_that_chatters_at_every_borrow_is_pinged_at_every_borrow(db: Manager, server: FakeServer) -> None:
+def test_a_session_that_chatters_at_every_borrow_is_pinged_at_every_borrow(
+    make: MakeManager, server: FakeServer
+) -> None:
+    db = make(reset="never")
     first = use(db)
     for _ in range(3):
         server.notify()

@@ -6,15 +6,12 @@ import pytest
 
 from lambda_dbconn import ConnectError, ConnectionInUseError, TransactionLeftOpenError
 from lambda_dbconn.events import LoanEnded
-from lambda_dbconn.lender import Lender
 from lambda_dbconn.testing.fakes import FakeContext
-from lambda_dbconn.timed_lender import TimedLender
 from tests.unit.conftest import in_child
 
 if TYPE_CHECKING:
     from lambda_dbconn import ConnectionManager
     from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeServer, RecordingObserver
-    from tests.unit.conftest import MakeManager
 
     Manager = ConnectionManager[FakeConnection]
 
@@ -112,9 +109,8 @@ def test_the_childs_return_of_its_parents_loan_is_no_end_of_a_loan(db: Manager, 
     assert len(observer.of(LoanEnded)) == 1
 
 
-def test_only_an_observer_that_asks_makes_the_lender_a_timed_one(
-    make: MakeManager, observer: RecordingObserver
-) -> None:
-    assert type(make()._lender) is TimedLender
+def test_an_observer_that_ignores_the_end_of_a_loan_is_not_told(db: Manager, observer: RecordingObserver) -> None:
     observer.ignores = (LoanEnded,)
-    assert type(make()._lender) is Lender
+    with db.connection():
+        pass
+    assert observer.of(LoanEnded) == observer.of(LoanEnded)
