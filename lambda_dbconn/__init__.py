@@ -13,6 +13,7 @@ def handler(event, context):
 
 from lambda_dbconn import light
 from lambda_dbconn.credentials import CredentialProvider, Credentials
+from lambda_dbconn.deadline import invocation
 from lambda_dbconn.endpoint import Endpoint, EndpointKind
 from lambda_dbconn.errors import (
     AuthenticationError,
@@ -74,6 +75,7 @@ __all__ = [
     "__version__",
     "async_from_env",
     "from_env",
+    "invocation",
 ]
 
 # What not every function needs is imported when it is asked for; asyncio alone would double a cold start's imports.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from lambda_dbconn import ConnectionManager, Settings, registry
+from lambda_dbconn import AsyncConnectionManager, ConnectionManager, Settings, registry
 from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeDriver, FakeServer, RecordingObserver
 
 if TYPE_CHECKING:
@@ -94,6 +95,37 @@ def make(server: FakeServer, clock: FakeClock, observer: RecordingObserver) -> M
 
     def make(**changes: Any) -> ConnectionManager[FakeConnection]:
         return ConnectionManager(local(**changes), driver=FakeDriver(server), clock=clock, observer=observer)
+
+    return make
+
+
+class AsyncFakeDriver:
+    """Stands for `AsyncPostgresqlDriver`: `FakeDriver`, whose round trips are awaited."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self._driver = FakeDriver(server)
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._driver, name)
+        if name not in {"ping", "begin", "commit", "rollback", "finish_reset"}:
+            return function
+
+        async def awaited(*arguments: Any, **options: Any) -> None:
+            await asyncio.sleep(0)
+            function(*arguments, **options)
+
+        return awaited
+
+
+@pytest.fixture
+def make_async(
+    server: FakeServer, clock: FakeClock, observer: RecordingObserver
+) -> Callable[..., AsyncConnectionManager[FakeConnection]]:
+    """Make asyncio managers for the server, with these settings instead of the defaults."""
+
+    def make(**changes: Any) -> AsyncConnectionManager[FakeConnection]:
+        driver: Any = AsyncFakeDriver(server)
+        return AsyncConnectionManager(local(**changes), driver=driver, clock=clock, observer=observer)
 
     return make
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,7 +18,7 @@ from lambda_dbconn import (
 )
 from lambda_dbconn.drivers import Failure
 from lambda_dbconn.events import ConnectionReplaced, LoanEnded, WarmUpFailed
-from lambda_dbconn.testing.fakes import FakeConnection, FakeDriver, FakeError
+from lambda_dbconn.testing.fakes import FakeConnection, FakeError
 from tests.unit.conftest import in_fresh_process, local
 
 if TYPE_CHECKING:
@@ -29,31 +29,9 @@ if TYPE_CHECKING:
     Manager = AsyncConnectionManager[FakeConnection]
 
 
-class AsyncFakeDriver:
-    """Stands for `AsyncPostgresqlDriver`: `FakeDriver`, whose round trips are awaited."""
-
-    def __init__(self, server: FakeServer) -> None:
-        self._driver = FakeDriver(server)
-
-    def __getattr__(self, name: str) -> Any:
-        function = getattr(self._driver, name)
-        if name not in {"ping", "begin", "commit", "rollback", "reset"}:
-            return function
-
-        async def awaited(*arguments: Any, **options: Any) -> None:
-            await asyncio.sleep(0)
-            function(*arguments, **options)
-
-        return awaited
-
-
 @pytest.fixture
-def make(server: FakeServer, clock: FakeClock, observer: RecordingObserver) -> Callable[..., Manager]:
-    def make(**changes: Any) -> Manager:
-        driver: Any = AsyncFakeDriver(server)
-        return AsyncConnectionManager(local(**changes), driver=driver, clock=clock, observer=observer)
-
-    return make
+def make(make_async: Callable[..., Manager]) -> Callable[..., Manager]:
+    return make_async
 
 
 @pytest.fixture
