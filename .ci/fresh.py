@@ -90,7 +90,7 @@ def local_paths(options):
     found = []
     for option, value in options:
         for word in value.split():
-            path = word[len("file://") :] if word.startswith("file://") else word
+            path = word.removeprefix("file://")
             if os.path.isabs(path) and os.path.exists(path):
                 found.append(os.path.dirname(path) if option.endswith("index-url") else path)
     return found
