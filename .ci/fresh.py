@@ -33,7 +33,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LOGS = os.path.join(ROOT, ".cache", "fresh")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What tells a program of the machine's how to reach the network; passed on if set.
-NETWORK = re.compile(r"^(UV_\w+|\w+_proxy|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE)$", re.IGNORECASE)
+NETWORK = re.compile(r"^(UV_\w+|\w+_proxy|SSL_CERT_FILE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE)$", re.IGNORECASE)
 INTERESTING = re.compile(r"^(FAILED |ERROR |.*: FAIL |make: \*\*\*)|NOT AVAILABLE|^=+ .*\b(passed|failed|error)\b.*=+$")
 SETTLE_S = 10.0
 

@@ -130,7 +130,8 @@ def install_packages(packages):
     install = [apt_get, "install", "-y", "-qq", "--no-install-recommends"]
     run = subprocess.run(root + settings + install + packages, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if run.returncode != 0:
-        sys.exit("%s\nThe packages %s could not be installed." % (run.stdout.decode(errors="replace"), ", ".join(packages)))
+        print(run.stdout.decode(errors="replace"))
+        sys.exit("apt-get could not install %s." % ", ".join(packages))
 
 
 def main(arguments):
