@@ -253,9 +253,11 @@ def _meaning(exc: Exception, outer: BaseException | None, where: str, *, is_toke
         where: For the message.
         is_token: An IAM token was given.
     """
-    met = getattr(exc, "original_exception", exc.__context__) if isinstance(exc, pymysql.Error) else exc
-    number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
-    text = str(exc.args[1]) if number and len(exc.args) > 1 else str(exc)
+    is_pymysqls = isinstance(exc, pymysql.Error)
+    met = getattr(exc, "original_exception", exc.__context__) if is_pymysqls else exc
+    is_numbered = len(exc.args) > 1 and isinstance(exc.args[0], int)
+    number = exc.args[0] if is_numbered and is_pymysqls else 0  # a socket's own is errno's
+    text = str(exc.args[1] if is_numbered else exc)
     return connect_error("mysql", where, text, number=number, is_token=is_token, met=met if met is not outer else None)
 
 

@@ -76,6 +76,12 @@ def test_what_was_being_handled_before_is_no_part_of_the_failure() -> None:
     assert type(_meaning(failure, outer, "db", is_token=False)) is ConnectError
 
 
+def test_a_sockets_number_is_not_taken_for_a_servers() -> None:
+    found = _meaning(OSError(1045, "some words"), None, "db", is_token=True)
+    assert type(found) is ConnectError
+    assert found.message.endswith(": some words")
+
+
 def test_what_is_no_error_of_a_socket_means_nothing() -> None:
     assert [words_of(error) for error in (None, ValueError("timed out"), OSError(errno.EMFILE, "x"))] == [""] * 3
 
