@@ -1,5 +1,5 @@
 # Two commands, each alone in an empty checkout: `make demo` and `make test`. The rest is for daily work.
-.PHONY: demo test test-slow unit lint docs bench dist audit clean
+.PHONY: demo test test-slow fresh unit lint docs bench dist audit clean
 
 PREPARE = python3 .ci/prepare.py
 
@@ -17,6 +17,9 @@ test-slow:  ## What takes longer: 10,000 invocations, the tutorial, layers, AWS'
 	@$(PREPARE) browser
 	@$(PREPARE) environment .venv tox tox-uv
 	@.venv/bin/python .ci/test.py slow
+
+fresh:  ## `make demo` and `make test` on bare Debian 12 and 13, each in a new root file system; FRESH="--user ada"
+	@python3 .ci/fresh.py $(FRESH)
 
 unit:  ## The quick loop: unit tests on one Python, from the working tree
 	@$(PREPARE) environment .venv -e '.[all,demo,layer,local-proxy]' --group test

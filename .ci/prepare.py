@@ -128,7 +128,10 @@ def install_packages(packages):
     if subprocess.call(root + [apt_get, "update", "-qq"], stdout=subprocess.DEVNULL) != 0:
         print("apt-get update failed; trying with the lists that are there.")
     install = [apt_get, "install", "-y", "-qq", "--no-install-recommends"]
-    subprocess.check_call(root + settings + install + packages, stdout=subprocess.DEVNULL)
+    run = subprocess.run(root + settings + install + packages, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if run.returncode != 0:
+        print(run.stdout.decode(errors="replace"))
+        sys.exit("apt-get could not install %s." % ", ".join(packages))
 
 
 def main(arguments):

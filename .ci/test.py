@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 
-from prepare import find_pythons, has_browser_package
+from prepare import OLDEST, find_pythons, has_browser_package
 
 
 def main(arguments):
@@ -27,6 +27,8 @@ def main(arguments):
     # What installs looks for a Python on the path only; pyenv keeps them elsewhere.
     os.environ["PATH"] = os.pathsep.join(os.get_exec_path() + [os.path.dirname(path) for path in pythons.values()])
     oldest, *newer = sorted(pythons) or [sys.version_info[:2]]
+    print("The oldest dependencies on Python %d.%d" % oldest, end="")
+    print(", which some of them are older than: their warnings do not count" if oldest > OLDEST else "")
     os.environ["LAMBDA_DBCONN_OLDEST"] = pythons.get(oldest, sys.executable)
     os.environ["LAMBDA_DBCONN_NEWEST"] = pythons.get(max(newer, default=oldest), sys.executable)
     if has_browser_package():

@@ -2,6 +2,7 @@
 
 psycopg's connect errors carry no SQLSTATE and RDS Proxy says much of what it means in words only, so texts are
 matched: in lower case, anywhere in the driver's text, and without apostrophes (the proxy's own are typographic).
+Where a driver hands on a socket's error, its class and number decide: `drivers/socket_errors.py`.
 
 Sources: RDS user guide, "Troubleshooting for RDS Proxy"; PostgreSQL's and MySQL's own messages, as their servers
 sent them to the drivers in this project's tests.
@@ -91,7 +92,7 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     ("postgresql", (), "remaining connection slots are reserved", ProxyBusyError, True, _CAPACITY),
     ("postgresql", (), "does not support ssl", TlsError, False, _NO_TLS_SERVER),
     ("postgresql", (), "does not match host name", TlsError, False, _WRONG_NAME),
-    ("postgresql", (), "could not read root certificate", ConfigurationError, False, "Check SSLROOTCERT."),
+    ("postgresql", (), "root certificate file", ConfigurationError, False, "Check SSLROOTCERT."),
     ("postgresql", (), "channel binding is required", ConfigurationError, False, "Unset PGCHANNELBINDING."),
     ("postgresql", (), "definition of service", ConfigurationError, False, "Unset PGSERVICE, or check its file."),
     ("postgresql", (), "invalid response to ssl negotiation", ConnectError, False, _OTHER_ENGINE),
@@ -119,7 +120,7 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     ("mysql", (), "eof occurred in violation of protocol", ConnectError, True, _STARTING),
     ("mysql", (2026,), "", TlsError, False, _NO_TLS_SERVER),
     ("mysql", (), "[ssl", TlsError, False, ""),
-    ("mysql", (), "timed out", ConnectTimeoutError, True, ""),
+    ("", (), "timed out", ConnectTimeoutError, True, ""),
     ("mysql", (1158, 1159, 1160, 1161, 2006, 2013, 2055), "", ConnectError, True, _STARTING),
     # The network
     ("", (), "connection refused", ConnectError, True, _UNREACHABLE),
@@ -129,10 +130,15 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     ("", (), "timeout", ConnectTimeoutError, True, ""),
     ("", (), "no route to host", ConnectError, True, _UNREACHABLE),
     ("", (), "network is unreachable", ConnectError, False, _UNREACHABLE),
+    # The same in musl's words, which the wheels of psycopg for Alpine have.
+    ("postgresql", (), "host is unreachable", ConnectError, True, _UNREACHABLE),
+    ("postgresql", (), "network unreachable", ConnectError, False, _UNREACHABLE),
 )
 
 
-def connect_error(engine: str, where: str, text: str, *, number: int = 0, is_token: bool = False) -> LambdaDbConnError:
+def connect_error(
+    engine: str, where: str, text: str, *, number: int = 0, is_token: bool = False, meaning: str = ""
+) -> LambdaDbConnError:
     """Return the error that a failed connect means; the caller raises it from the driver's own.
 
     Args:
@@ -141,9 +147,10 @@ def connect_error(engine: str, where: str, text: str, *, number: int = 0, is_tok
         text: What the driver said.
         number: MySQL's error number, if there is one.
         is_token: An IAM token was given: MySQL's words for a refused one are those for a wrong password.
+        meaning: What happened, in the table's words, where it is known otherwise than by the driver's words.
     """
     text = " ".join(text.split())
-    plain = text.lower()
+    plain = f"{text} {meaning}".lower()
     for row_engine, numbers, needle, error, is_retryable, remedy in _ROWS:
         if row_engine in ("", engine) and (not numbers or number in numbers) and needle in plain:
             is_refused_token = is_token and number == _ACCESS_DENIED

@@ -72,8 +72,8 @@ def trust_for(settings: Settings) -> Trust:
     return Trust(cafile=_public_bundle(settings))
 
 
-def load_authorities(context: SSLContext, cafile: str) -> None:
-    """Let a TLS context trust the authorities in a PEM file, and no other.
+def configure_client(context: SSLContext, cafile: str) -> None:
+    """Let a client's TLS context use TLS 1.2 or later and trust the CA certificates in a PEM file, and no others.
 
     Chain and host name are verified by default. Not asked for, as libpq does not either, are the extensions that
     `ssl.create_default_context` insists on from Python 3.13 on, and that certificates in use lack.
@@ -81,6 +81,10 @@ def load_authorities(context: SSLContext, cafile: str) -> None:
     Raises:
         ConfigurationError: The file cannot be read, or holds none.
     """
+    import ssl
+
+    # The Python of Debian and Ubuntu sets no minimum of its own, but takes OpenSSL's.
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
     try:
         context.load_verify_locations(cafile)
     except OSError as exc:  # an SSLError is one

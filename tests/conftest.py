@@ -1,6 +1,7 @@
 """The fixtures that all tests may use."""
 
 import gc
+import os
 import re
 import signal
 from pathlib import Path
@@ -14,8 +15,23 @@ _REST = " and ".join(f"not {mark}" for mark in _MARKS)
 _MARK_OF_ALL = re.compile(rf"^pytestmark = \[?\s*pytest\.mark\.({'|'.join(_MARKS)})\b", re.MULTILINE)
 
 
-def pytest_configure() -> None:
-    """Take SIGINT as a terminal's run does: a shell's background job ignores it, and so would all that it starts."""
+# What a package says of its own code on a Python that is newer than itself; the last line that fits counts.
+_OURS = "(lambda_dbconn|tests|examples|benchmarks|test_|conftest|__main__)"
+_OLD_PACKAGES = [
+    f"{action}::{category}:{module}"
+    for action, module in (("ignore", ""), ("error", _OURS))
+    for category in ("DeprecationWarning", "PendingDeprecationWarning", "SyntaxWarning")
+]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the oldest dependencies warn of themselves; take SIGINT as a terminal's run does.
+
+    A shell's background job ignores SIGINT, and so would all that it starts.
+    """
+    if os.environ.get("LAMBDA_DBCONN_TESTS_THE_OLDEST"):
+        for line in _OLD_PACKAGES:
+            config.addinivalue_line("filterwarnings", line)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -14,8 +14,9 @@ import time
 
 from lambda_dbconn.doctor import causes
 from lambda_dbconn.doctor.report import Finding, StepFailedError
+from lambda_dbconn.drivers.socket_errors import is_cut_off, openssl_name
 from lambda_dbconn.light import TYPE_CHECKING
-from lambda_dbconn.tls import load_authorities
+from lambda_dbconn.tls import configure_client
 
 if TYPE_CHECKING:
     import socket
@@ -34,7 +35,11 @@ _DAY_S = 86_400
 # OpenSSL's numbers for why a certificate was refused.
 _EXPIRY = {9: "is not valid yet", 10: "has expired"}
 _NAME = (62, 64)  # host name, IP address
-_TOO_OLD = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "HANDSHAKE_FAILURE", "NO_SHARED_CIPHER")
+# Parts of OpenSSL's names for what it says when versions, ciphers or signatures have nothing in common.
+_TOO_OLD = (
+    *("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "WRONG_SSL_VERSION", "NO_PROTOCOLS"),
+    *("HANDSHAKE_FAILURE", "NO_SHARED_CIPHER", "INSUFFICIENT_SECURITY", "LEGACY_SIGALG", "KEY_TOO_SMALL"),
+)
 
 
 def secured(settings: Settings, trust: Trust, sock: socket.socket, timeout_s: float) -> Finding:
@@ -46,7 +51,7 @@ def secured(settings: Settings, trust: Trust, sock: socket.socket, timeout_s: fl
     """
     assert trust.cafile is not None  # noqa: S101 - who does without TLS does not come here
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    load_authorities(context, trust.cafile)
+    configure_client(context, trust.cafile)
     ends_at = time.monotonic() + timeout_s
     try:
         _agree(settings, sock, ends_at)
@@ -137,10 +142,10 @@ def _shake_hands(settings: Settings, tls: ssl.SSLSocket, ends_at: float) -> None
                 raise TimeoutError("timed out")
     except ssl.SSLCertVerificationError as error:
         raise _refused(settings, tls, error) from error
-    except ssl.SSLEOFError:
-        raise
     except ssl.SSLError as error:
-        reason = error.reason or str(error)
+        if is_cut_off(error):
+            raise
+        reason = openssl_name(error)
         kind = "version" if any(word in reason for word in _TOO_OLD) else "other"
         raise StepFailedError(f"the TLS handshake failed: {reason}", causes.of_tls(settings, kind)) from error
 

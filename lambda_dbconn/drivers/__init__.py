@@ -75,13 +75,20 @@ def _missing(engine: str, exc: ImportError) -> ConfigurationError:
     )
 
 
-def connect_error(engine: str, where: str, text: str, *, number: int = 0, is_token: bool = False) -> LambdaDbConnError:
-    """Say what a failure to connect means, as `proxy_messages` does, which the happy path does not import."""
+def connect_error(
+    engine: str, where: str, text: str, *, number: int = 0, is_token: bool = False, met: BaseException | None = None
+) -> LambdaDbConnError:
+    """Say what a failure to connect means, as `proxy_messages` does, which the happy path does not import.
+
+    `met` is the error of the socket, if the driver hands it on.
+    """
     try:
         from lambda_dbconn import proxy_messages
+        from lambda_dbconn.drivers.socket_errors import words_of
     except OSError:  # no file descriptor is left, which may be why it failed at all
         return ConnectError(f"no connection to {where}: {text}", retryable=True)
-    return proxy_messages.connect_error(engine, where, text, number=number, is_token=is_token)
+    meaning = words_of(met)
+    return proxy_messages.connect_error(engine, where, text, number=number, is_token=is_token, meaning=meaning)
 
 
 def checked_isolation(isolation: str | None) -> str | None:

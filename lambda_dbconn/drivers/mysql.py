@@ -30,7 +30,7 @@ from lambda_dbconn.drivers import (
 from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext, WatchedConnection
 from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError, without_frames
 from lambda_dbconn.light import TYPE_CHECKING
-from lambda_dbconn.tls import load_authorities
+from lambda_dbconn.tls import configure_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,7 @@ class MysqlDriver:
             if time.monotonic() >= ends_at:
                 error: LambdaDbConnError = ConnectTimeoutError(f"no login at {where} within {limit_s:.2f} s")
             else:
-                error = _meaning(exc, where, is_token=settings.auth == "iam")
+                error = _meaning(exc, outer, where, is_token=settings.auth == "iam")
             raise error from without_frames(exc, outer=outer)
         connection.limit(None)
         connection.names = (connection.charset, connection.collation)
@@ -239,16 +239,26 @@ class MysqlDriver:
         context = self._contexts.get(cafile)
         if context is None:
             context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)
-            load_authorities(context, cafile)
+            configure_client(context, cafile)
             self._contexts[cafile] = context
         return context
 
 
-def _meaning(exc: Exception, where: str, *, is_token: bool) -> LambdaDbConnError:
-    """Say what PyMySQL's failure to connect means: by the server's number and words, if there are any."""
-    number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
-    text = str(exc.args[1]) if number and len(exc.args) > 1 else str(exc)
-    return connect_error("mysql", where, text, number=number, is_token=is_token)
+def _meaning(exc: Exception, outer: BaseException | None, where: str, *, is_token: bool) -> LambdaDbConnError:
+    """Return what PyMySQL's failure to connect means: by the server's number and words, and by the socket's error.
+
+    Args:
+        exc: The failure.
+        outer: What was being handled before: no part of it.
+        where: For the message.
+        is_token: An IAM token was given.
+    """
+    is_pymysqls = isinstance(exc, pymysql.Error)
+    met = getattr(exc, "original_exception", exc.__context__) if is_pymysqls else exc
+    is_numbered = len(exc.args) > 1 and isinstance(exc.args[0], int)
+    number = exc.args[0] if is_numbered and is_pymysqls else 0  # a socket's own is errno's
+    text = str(exc.args[1] if is_numbered else exc)
+    return connect_error("mysql", where, text, number=number, is_token=is_token, met=met if met is not outer else None)
 
 
 def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLContext | None) -> Connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn.testing.servers.reaper import living_processes, process_tree
+from lambda_dbconn.testing.servers import LocalPostgres
+from lambda_dbconn.testing.servers.reaper import living_processes, process_tree, shared_memory
 from tests.support.clients import wait_until
-from tests.support.leftovers import processes_that_mention, read_proc
+from tests.support.leftovers import processes_that_mention
 
 if TYPE_CHECKING:
     from lambda_dbconn.testing.servers import LocalServer
@@ -25,32 +27,38 @@ pytestmark = [
 
 REPOSITORY = Path(__file__).parents[2]
 
-# A run that is killed by its parent, in several states, or that leaves by itself without closing its server.
+# A run that is killed by its parent, in several states, or that leaves by itself without closing its server. It tells
+# what shared memory its processes have; MariaDB's have none.
 RUN = """
-import os, sys, tempfile, threading, time
+import json, os, sys, tempfile, threading, time
 from pathlib import Path
 from lambda_dbconn.testing import servers
+from lambda_dbconn.testing.servers.reaper import process_tree, shared_memory
 
 class_name, state = sys.argv[1:]
 server = getattr(servers, class_name)()
 
+def memory():
+    return [each for pid in process_tree(os.getpid()) for each in shared_memory(pid)]
+
 def report_initialisation():
     while not list(Path(tempfile.gettempdir()).glob("*/setup.log")):
         time.sleep(0.001)
-    time.sleep(0.05)
-    print(0, flush=True)
+    while class_name == "LocalPostgres" and not (found := memory()):
+        time.sleep(0.001)
+    print(json.dumps(found if class_name == "LocalPostgres" else []), flush=True)
 
 if state == "initialising":
     threading.Thread(target=report_initialisation, daemon=True).start()
 starting = threading.Thread(target=server.start)  # a server outlives the thread that started it
 starting.start()
 starting.join()
-pid = server.pid
+found = memory()
 if state == "frozen":
     server.freeze()
 if state == "server killed":
     server.kill()
-print(pid, flush=True)
+print(json.dumps(found), flush=True)
 if state != "leaving":
     time.sleep(600)
 """
@@ -60,7 +68,6 @@ if state != "leaving":
 def test_a_run_that_ends_leaves_nothing_behind(
     server_class: type[LocalServer], state: str, temporary_directory: Path
 ) -> None:
-    orphaned_before = orphaned_shared_memory()
     with subprocess.Popen(
         [sys.executable, "-c", RUN, server_class.__name__, state],
         env={**os.environ, "TMPDIR": str(temporary_directory), "PYTHONPATH": str(REPOSITORY)},
@@ -68,7 +75,8 @@ def test_a_run_that_ends_leaves_nothing_behind(
         start_new_session=True,
     ) as run:
         assert run.stdout is not None
-        run.stdout.readline()
+        memory = {(inode, path) for inode, path in json.loads(run.stdout.readline())}
+        assert bool(memory) == (server_class is LocalPostgres)
         started = processes_that_mention(temporary_directory)
         if state != "leaving":
             assert set(started) > {run.pid}  # the reaper at least
@@ -76,8 +84,7 @@ def test_a_run_that_ends_leaves_nothing_behind(
     wait_until(lambda: not processes_that_mention(temporary_directory))
     assert list(temporary_directory.iterdir()) == []
     wait_until(lambda: living_processes().keys().isdisjoint(started))  # also those that are only to be reaped
-    # Another run's server, while it is being initialised, has some for a moment: what is left behind stays.
-    wait_until(lambda: orphaned_shared_memory() <= orphaned_before)
+    assert still_there(memory) == set()
 
 
 def test_a_directory_that_is_made_anew_after_its_removal_is_not_left_behind(temporary_directory: Path) -> None:
@@ -95,21 +102,18 @@ def test_a_directory_that_is_made_anew_after_its_removal_is_not_left_behind(temp
 
 
 def test_a_closed_server_leaves_nothing_even_when_it_was_killed(server_class: type[LocalServer]) -> None:
-    orphaned_before = orphaned_shared_memory()
     with server_class() as server:
         home, tree = server.home, process_tree(server.pid)
+        memory = {segment for pid in tree for segment in shared_memory(pid)}
         server.kill()
     assert not home.exists()
     wait_until(lambda: living_processes().keys().isdisjoint(tree))
-    wait_until(lambda: orphaned_shared_memory() <= orphaned_before)
+    assert still_there(memory) == set()
 
 
-def orphaned_shared_memory() -> set[str]:
-    """Name PostgreSQL's files in /dev/shm that no process uses, and likewise all System V segments."""
-    files = {str(path) for path in Path("/dev/shm").glob("PostgreSQL.*")}
-    if files:
-        maps = b"\n".join(read_proc(pid, "maps") for pid in living_processes()).decode(errors="replace")
-        files = {path for path in files if path not in maps}
+def still_there(memory: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return what is still there of shared memory by inode and path; other runs on this machine have their own."""
     rows = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()]
-    segment_id, attached = rows[0].index("shmid"), rows[0].index("nattch")
-    return files | {row[segment_id] for row in rows[1:] if row[attached] == "0"}
+    column = rows[0].index("shmid")
+    segments = {row[column] for row in rows[1:]}
+    return {(inode, path) for inode, path in memory if inode in segments or Path(path).exists()}

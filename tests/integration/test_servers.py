@@ -26,9 +26,13 @@ from lambda_dbconn.testing.servers import (
 from lambda_dbconn.testing.servers import process as server_process
 from lambda_dbconn.testing.servers import server as server_module
 from lambda_dbconn.testing.servers.reaper import living_processes, process_tree
+from tests.support import mysql as mysql_module
 from tests.support.clients import REFUSED, connect, is_encrypted, query, wait_until
+from tests.support.mysql import LocalMySQL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lambda_dbconn.testing.certificates import Certificates
 
 pytestmark = pytest.mark.once
@@ -265,20 +269,58 @@ def test_postgres_is_found_in_its_wheel_last_and_has_no_tls_there(
         LocalPostgres(certificates=certificates, is_tls_required=True).start()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has an account to give up")
-def test_root_without_user_namespaces_starts_servers_as_nobody(
-    server_class: type[LocalServer], certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_namespaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Root may make no user namespace, as in most containers."""
+    if os.geteuid() != 0:
+        pytest.skip("only root has an account to give up")
     monkeypatch.setattr(server_process, "_UNSHARE", ("false",))
     monkeypatch.setattr(templates, "_templates", {})
     server_process._identity.cache_clear()
-    try:
-        with server_class(certificates=certificates) as server:
-            assert Path(f"/proc/{server.pid}").owner() == "nobody"
-            connect(server).close()
-            server.restart()
-    finally:
-        server_process._identity.cache_clear()
+    yield
+    server_process._identity.cache_clear()
+
+
+@pytest.mark.usefixtures("no_namespaces")
+def test_root_without_user_namespaces_starts_servers_as_nobody(
+    server_class: type[LocalServer], certificates: Certificates
+) -> None:
+    with server_class(certificates=certificates) as server:
+        assert Path(f"/proc/{server.pid}").owner() == "nobody"
+        connect(server).close()
+        server.restart()
+
+
+@pytest.mark.once
+def test_mysql_below_a_folder_that_others_cannot_enter_starts_as_nobody_too(
+    mysql: LocalMySQL, no_namespaces: None, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o700)
+    closed = tmp_path / "root"
+    closed.symlink_to(mysql_module.ROOT)
+    monkeypatch.setattr(mysql_module, "ROOT", closed)
+    with LocalMySQL(certificates=certificates) as server:
+        assert Path(f"/proc/{server.pid}").owner() == "nobody"
+        connect(server).close()
+
+
+def test_a_program_that_cannot_be_run_from_a_copy_either_is_named(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "server"
+    program.parent.mkdir()
+    program.symlink_to("/bin/false")
+    with pytest.raises(ServerUnavailableError, match=r"/bin/server cannot be run by the account .* TMPDIR"):
+        server_process.within_reach(program.parent, program.name, trees=(program.parent,))
+
+
+@pytest.mark.usefixtures("no_namespaces")
+def test_what_a_link_leads_to_is_not_handed_over(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.touch()
+    inside.mkdir()
+    (inside / "link").symlink_to(outside)
+    (inside / "broken").symlink_to("nowhere")
+    server_process.hand_over(inside)
+    assert (inside.owner(), outside.owner()) == ("nobody", "root")
 
 
 def test_a_preparing_program_ends_with_whoever_waits_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

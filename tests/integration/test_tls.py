@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from lambda_dbconn.testing._relay_links import Ending
     from lambda_dbconn.testing.certificates import Certificates
     from lambda_dbconn.testing.servers import LocalServer
     from tests.support.database import Database
@@ -56,6 +57,16 @@ def test_a_server_of_another_name_is_refused(database: Database, monkeypatch: py
     error = refused(database, host="alias.invalid")
     assert isinstance(error, TlsError)
     assert "name" in error.remedy
+
+
+@pytest.mark.parametrize("ending", ["fin", "rst"])
+def test_a_handshake_that_is_cut_off_is_retried(ending: Ending, database: Database) -> None:
+    """It says nothing about TLS: the server may be failing over."""
+    database.relay.cut_after(bytes_from_server=200, ending=ending)
+    with database.manager().connection() as connection:
+        assert is_encrypted(connection, database.server)
+    (failed,) = database.observer.of(ConnectFailed)
+    assert failed.error.startswith("ConnectError: ")
 
 
 def test_public_authorities_do_not_vouch_for_a_private_server(database: Database) -> None:

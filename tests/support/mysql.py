@@ -34,11 +34,11 @@ class LocalMySQL(LocalMariaDB):
     @classmethod
     def version(cls) -> str:
         """Say what would be started, without starting it."""
-        loader, *arguments = program_line(_SERVER)
+        loader, *arguments = program_line(ROOT, _SERVER)
         return program_version(Path(loader), *arguments, "--version")
 
     def _program_line(self) -> list[str]:
-        return [*program_line(_SERVER), "--no-defaults"]
+        return [*program_line(root_within_reach(), _SERVER), "--no-defaults"]
 
     def _build(self, folder: Path) -> None:
         accounts_path = folder / "accounts.sql"
@@ -51,12 +51,13 @@ class LocalMySQL(LocalMariaDB):
         run_setup(folder, *self._program_line(), "--initialize-insecure", *self._settings(options))
 
     def _options(self) -> dict[str, str]:
-        share = ROOT / "usr" / "share" / "mysql"
+        root = root_within_reach()
+        share = root / "usr" / "share" / "mysql"
         return {
-            "basedir": str(ROOT / "usr"),
+            "basedir": str(root / "usr"),
             "lc-messages-dir": str(share),
             "character-sets-dir": str(share / "charsets"),
-            "plugin-dir": str(ROOT / "usr" / "lib" / "mysql" / "plugin"),
+            "plugin-dir": str(root / "usr" / "lib" / "mysql" / "plugin"),
             "secure-file-priv": "NULL",
             "innodb-buffer-pool-size": "32M",
             "innodb-redo-log-capacity": "32M",
@@ -74,19 +75,34 @@ def mysql_is_available() -> bool:
     return (ROOT / _SERVER).exists() and (ROOT / ROUTER).exists()
 
 
-def program_line(program: Path, *library_folders: Path) -> list[str]:
-    """Say how to call one of the programs, all paths being relative to `ROOT`.
+def root_within_reach() -> Path:
+    """Return `ROOT`, or a copy of it, 300 MB, where the account that servers run as cannot enter it.
 
     Raises:
-        ServerUnavailableError: It is not there, or not for the account that servers run as.
+        ServerUnavailableError: There is none.
     """
-    loaders = sorted(ROOT.glob("usr/lib/*-linux-gnu/ld-linux-*.so.*"))
-    if not loaders or not (ROOT / program).exists():
-        raise ServerUnavailableError(f"no program {program.name} in {ROOT}; {_ADVICE}")
-    if not process.is_within_reach(loaders[0]):
-        raise ServerUnavailableError(f"{ROOT} cannot be entered by the account that servers run as here")
-    libraries = ":".join(map(str, [loaders[0].parent, *(ROOT / folder for folder in library_folders)]))
-    return [str(loaders[0]), "--library-path", libraries, str(ROOT / program)]
+    loader = _loader(ROOT)
+    return process.within_reach(loader.parent, loader.name, trees=(ROOT,)).parents[2]
+
+
+def _loader(root: Path) -> Path:
+    loaders = sorted(root.glob("usr/lib/*-linux-gnu/ld-linux-*.so.*"))
+    if not loaders:
+        raise ServerUnavailableError(f"no MySQL in {root}; {_ADVICE}")
+    return loaders[0]
+
+
+def program_line(root: Path, program: Path, *library_folders: Path) -> list[str]:
+    """Say how to call one of the programs, all paths being relative to `root`.
+
+    Raises:
+        ServerUnavailableError: It is not there.
+    """
+    loader = _loader(root)
+    if not (root / program).exists():
+        raise ServerUnavailableError(f"no program {program.name} in {root}; {_ADVICE}")
+    libraries = ":".join(map(str, [loader.parent, *(root / folder for folder in library_folders)]))
+    return [str(loader), "--library-path", libraries, str(root / program)]
 
 
 def install() -> None:

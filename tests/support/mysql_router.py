@@ -10,7 +10,7 @@ import pymysql
 
 from lambda_dbconn.testing.servers import LocalServer
 from lambda_dbconn.testing.servers.server import program_version
-from tests.support.mysql import ROOT, ROUTER, LocalMySQL, program_line
+from tests.support.mysql import ROOT, ROUTER, LocalMySQL, program_line, root_within_reach
 from tests.support.rds_proxy import connect
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class LocalMySqlRouter(LocalServer):
     @classmethod
     def version(cls) -> str:
         """Say what would be started, without starting it."""
-        loader, *arguments = program_line(ROUTER, _LIBRARIES)
+        loader, *arguments = program_line(ROOT, ROUTER, _LIBRARIES)
         return program_version(Path(loader), *arguments, "--version")
 
     def session_ids(self) -> list[int]:
@@ -55,7 +55,7 @@ class LocalMySqlRouter(LocalServer):
                 "logging_folder": "",  # so that it goes where all servers' output goes
                 "runtime_folder": self.home,
                 "data_folder": self.home,
-                "plugin_folder": ROOT / "usr" / "lib" / "mysqlrouter" / "plugin",
+                "plugin_folder": root_within_reach() / "usr" / "lib" / "mysqlrouter" / "plugin",
             },
             "connection_pool": {"max_idle_server_connections": self._idle_connections},
             "routing:all": {
@@ -79,7 +79,7 @@ class LocalMySqlRouter(LocalServer):
         (self.home / "router.conf").write_text(text)
 
     def _command(self) -> list[str]:
-        return [*program_line(ROUTER, _LIBRARIES), "-c", str(self.home / "router.conf")]
+        return [*program_line(root_within_reach(), ROUTER, _LIBRARIES), "-c", str(self.home / "router.conf")]
 
     def _connect_as_administrator(self) -> Any:
         return self._backend._connect_as_administrator()

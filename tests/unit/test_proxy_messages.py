@@ -144,6 +144,9 @@ POSTGRESQL = [
     ("SSL error: certificate verify failed", TlsError, False),
     ("SSL error: tlsv1 alert protocol version", TlsError, False),
     ('could not read root certificate file "ca.pem": no certificate or crl found', ConfigurationError, False),
+    ('root certificate file "ca.pem" does not exist', ConfigurationError, False),
+    # libpq with OpenSSL 3.2 or later
+    ("SSL error: ssl/tls alert handshake failure", TlsError, False),
     (
         "channel binding is required, but server did not offer an authentication method that supports channel binding",
         ConfigurationError,
@@ -159,8 +162,13 @@ POSTGRESQL = [
     ("SSL SYSCALL error: EOF detected", ConnectError, True),
     ("could not send data to server: Broken pipe", ConnectError, True),
     ("timeout expired", ConnectTimeoutError, True),
+    ("Connection timed out", ConnectTimeoutError, True),
     ("No route to host", ConnectError, True),
     ("Network is unreachable", ConnectError, False),
+    # libpq with musl
+    ("Operation timed out", ConnectTimeoutError, True),
+    ("Host is unreachable", ConnectError, True),
+    ("Network unreachable", ConnectError, False),
 ]
 
 DOCUMENTED_MYSQL = [

@@ -6,6 +6,7 @@ import configparser
 import os
 import re
 import tomllib
+import warnings
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,6 +127,16 @@ def test_what_is_tested_with_the_oldest_is_really_installed_as_that() -> None:
     """What else is installed may ask for a newer one, and pip says so in a line that nobody reads."""
     oldest = {row[0]: Version(row[1]) for row in PACKAGES if row[2] == "yes"}
     assert {name: Version(version(name)) for name in oldest} == oldest
+
+
+@pytest.mark.skipif("LAMBDA_DBCONN_TESTS_THE_OLDEST" not in os.environ, reason="this run tests with the newest")
+@pytest.mark.parametrize("category", [DeprecationWarning, PendingDeprecationWarning])
+def test_an_old_package_may_warn_of_its_own_code_and_ours_may_not(category: type[Warning]) -> None:
+    """The oldest packages are older than most Pythons that they are tested on."""
+    warnings.warn_explicit("old", category, "session.py", 1, module="boto3.session")
+    for module in ("lambda_dbconn.tls", "tests.unit.test_tls", "test_tls"):
+        with pytest.raises(category):
+            warnings.warn_explicit("old", category, "tls.py", 1, module=module)
 
 
 @pytest.mark.parametrize("row", PACKAGES, ids=lambda row: row[0])

@@ -162,3 +162,31 @@ def test_a_file_that_may_not_be_read_is_named_with_its_variable(tmp_path: Path, 
     bundles()
     with pytest.raises(ConfigurationError, match=f"DB_SSLROOTCERT is '{path}', which this process may not read"):
         verified(sslrootcert=str(path))
+
+
+# A client's context
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (ssl.TLSVersion.MINIMUM_SUPPORTED, ssl.TLSVersion.TLSv1_2),
+        (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2),
+        (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3),
+    ],
+)
+def test_tls_1_2_is_the_oldest_whatever_python_and_openssl_were_built_for(
+    before: ssl.TLSVersion, after: ssl.TLSVersion
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = before
+    tls.configure_client(context, AMAZON_ROOTS)
+    assert context.minimum_version == after
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_a_pem_file_without_a_certificate_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text("pem")
+    with pytest.raises(ConfigurationError, match=f"'{path}' cannot be read"):
+        tls.configure_client(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), str(path))

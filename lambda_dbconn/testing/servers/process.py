@@ -63,7 +63,7 @@ def hand_over(directory: Path) -> None:
     identity = _identity()
     if identity.user_id is not None and identity.group_id is not None:
         for path in (directory, *directory.rglob("*")):
-            os.chown(path, identity.user_id, identity.group_id)
+            os.chown(path, identity.user_id, identity.group_id, follow_symlinks=False)
 
 
 @cache
@@ -92,6 +92,9 @@ def within_reach(folder: Path, program: str, *, trees: tuple[Path, ...]) -> Path
     The trees lie side by side, and `folder` in one of them: programs find their libraries by relative paths.
     A virtual environment below root's home cannot be entered by the account that stands in for root where user
     namespaces are forbidden, in most containers; and folder modes are not ours to change.
+
+    Raises:
+        ServerUnavailableError: That account cannot enter the folder for temporary files either.
     """
     if is_within_reach(folder / program):
         return folder
@@ -99,7 +102,10 @@ def within_reach(folder: Path, program: str, *, trees: tuple[Path, ...]) -> Path
     for tree in trees:
         shutil.copytree(tree, home / tree.name, symlinks=True)
     hand_over(home)
-    return home / folder.relative_to(trees[0].parent)
+    copied = home / folder.relative_to(trees[0].parent)
+    if not is_within_reach(copied / program):
+        raise ServerUnavailableError(f"{copied / program} cannot be run by the account that servers run as; set TMPDIR")
+    return copied
 
 
 class _ReaperPipe:

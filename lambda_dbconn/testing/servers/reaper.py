@@ -80,7 +80,7 @@ def kill_tree(root: int) -> None:
     # The memory first, while the processes still tell, and the root last: were we killed in between, the
     # reaper would still find all that is left to do.
     tree = freeze_tree(root)
-    for inode, path in {segment for pid in tree for segment in _shared_memory(pid)}:
+    for inode, path in {segment for pid in tree for segment in shared_memory(pid)}:
         if path.startswith("/dev/shm"):
             Path(path).unlink(missing_ok=True)
         else:  # a System V segment, whose inode is its id; it goes with its last user
@@ -91,7 +91,7 @@ def kill_tree(root: int) -> None:
         time.sleep(_POLL_INTERVAL_S)
 
 
-def _shared_memory(pid: int) -> list[tuple[str, str]]:
+def shared_memory(pid: int) -> list[tuple[str, str]]:
     """List the memory of a process that would survive its kill, by inode and path; nothing without /proc.
 
     PostgreSQL marks its data directory as taken by a segment, and has files in /dev/shm during `initdb`.
