@@ -18,6 +18,7 @@ from lambda_dbconn.errors import (
     ProxyBusyError,
     ProxyRefusedError,
     TlsError,
+    excerpt,
 )
 from lambda_dbconn.light import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ _WRONG_NAME = (
 )
 _OTHER_ENGINE = "Check ENGINE and PORT: what answers there is not PostgreSQL."
 _ACCESS_DENIED = 1045
+_LONGEST_TEXT = 10_000  # characters that are looked at
 _UNREACHABLE = "Check that the server is up and listening, and that HOST and PORT are right."
 
 
@@ -142,8 +144,8 @@ def connect_error(engine: str, where: str, text: str, *, number: int = 0, is_tok
         number: MySQL's error number, if there is one.
         is_token: An IAM token was given: MySQL's words for a refused one are those for a wrong password.
     """
-    text = " ".join(text.split())
-    plain = text.lower()
+    plain = " ".join(text[:_LONGEST_TEXT].split()).lower()
+    text = excerpt(text)
     for row_engine, numbers, needle, error, is_retryable, remedy in _ROWS:
         if row_engine in ("", engine) and (not numbers or number in numbers) and needle in plain:
             is_refused_token = is_token and number == _ACCESS_DENIED

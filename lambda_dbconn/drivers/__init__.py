@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.errors import ConfigurationError, ConnectError
+from lambda_dbconn.errors import ConfigurationError, ConnectError, excerpt
 from lambda_dbconn.light import TYPE_CHECKING, Choice
 from lambda_dbconn.settings import environment
 
@@ -80,7 +80,7 @@ def connect_error(engine: str, where: str, text: str, *, number: int = 0, is_tok
     try:
         from lambda_dbconn import proxy_messages
     except OSError:  # no file descriptor is left, which may be why it failed at all
-        return ConnectError(f"no connection to {where}: {text}", retryable=True)
+        return ConnectError(f"no connection to {where}: {excerpt(text)}", retryable=True)
     return proxy_messages.connect_error(engine, where, text, number=number, is_token=is_token)
 
 
