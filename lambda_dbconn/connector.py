@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.credentials import let_forget
+from lambda_dbconn.credentials import fetched, let_forget
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.errors import (
     AuthenticationError,
@@ -118,7 +118,7 @@ class Connector(Generic[C]):
             self._driver.interrupt(
                 connection,
                 self._settings,
-                lambda: self._credentials.fetch(self._settings, deadline),
+                lambda: fetched(self._credentials, self._settings, deadline),
                 self._trust,
                 timeout_s=INTERRUPT_LIMIT_S,
             )
@@ -159,7 +159,7 @@ class Connector(Generic[C]):
         refusal: AuthenticationError | None = None
         while len(tried) < _MOST_CREDENTIALS:
             started = self._clock.monotonic()
-            credentials = self._credentials.fetch(self._settings, deadline)
+            credentials = fetched(self._credentials, self._settings, deadline)
             limit.extend(self._clock.monotonic() - started)
             if credentials in tried:
                 break
