@@ -145,7 +145,7 @@ def discard_reason(state: SessionState, failure: Failure, doom: str | None) -> s
     """
     if doom in ("closed", "deadline"):
         return doom
-    if failure is Failure.LOST:
+    if failure in (Failure.LOST, Failure.REFUSED):
         return "lost"
     if state is SessionState.UNUSABLE:
         return "unclean"
@@ -161,7 +161,7 @@ def pin_action(settings: Settings) -> str:
 
 
 # After these nothing of a transaction was committed, and doing it again may succeed.
-RUN_AGAIN = frozenset((Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY, Failure.BUSY))
+RUN_AGAIN = frozenset((Failure.LOST, Failure.REFUSED, Failure.CONFLICT, Failure.READ_ONLY, Failure.BUSY))
 
 
 class Attempts:

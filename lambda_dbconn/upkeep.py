@@ -201,7 +201,7 @@ class Upkeep(Generic[C]):
         try:
             yield partial(begin, slot.connection)
         except Exception as error:
-            if self.failure(slot, error) is not Failure.LOST:
+            if self.failure(slot, error) not in (Failure.LOST, Failure.REFUSED):
                 raise
             self.discard(slot, "lost")
             yield from self._fill(slot, deadline)
@@ -240,6 +240,8 @@ class Upkeep(Generic[C]):
                 found = self._driver.failure(slot.connection, cause)
             except Exception:  # noqa: BLE001 - no file descriptor is left for an import, say: what is not known is not kept
                 found = Failure.LOST
+            if found is Failure.REFUSED:
+                self._connector.refuse()  # the next connection is to log in otherwise
             if found is not Failure.OTHER:
                 return found, cause
             cause = cause.__cause__ or cause.__context__

@@ -28,6 +28,7 @@ class Failure(Choice):
     """What a driver's error says about the connection and about trying again."""
 
     LOST = "the connection is gone"
+    REFUSED = "the session takes no statement of this login's: its password has expired"
     READ_ONLY = "the server does not take writes: it was demoted"
     CONFLICT = "the transaction lost against another one and may be run again"
     BUSY = "RDS Proxy had no database connection for it: it was not run, and the session goes on"

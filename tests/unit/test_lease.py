@@ -48,6 +48,7 @@ def slot(ends: tuple[socket.socket, socket.socket], clock: FakeClock) -> Slot[st
         (SessionState.IN_TRANSACTION, Failure.CONFLICT, None),
         (SessionState.CLEAN, Failure.LOST, "lost"),
         (SessionState.UNUSABLE, Failure.LOST, "lost"),
+        (SessionState.CLEAN, Failure.REFUSED, "lost"),
         (SessionState.UNUSABLE, Failure.OTHER, "unclean"),
         (SessionState.UNUSABLE, Failure.READ_ONLY, "unclean"),
         (SessionState.CLEAN, Failure.READ_ONLY, "read_only"),
