@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,6 @@ from tests.support.answers import WITHOUT_END, answering, flooding, silent
 from tests.support.secrecy import shown_of
 
 if TYPE_CHECKING:
-    import socket
     import threading
     from collections.abc import Callable, Iterator
 
@@ -111,6 +111,18 @@ def test_without_a_deadline_keys_are_waited_for_two_seconds(snapstart: pytest.Mo
         endpoint(snapstart, server.port)
         with soon(), pytest.raises(CredentialsError, match=r"within 2\.00 s"):
             FunctionKeys()()
+
+
+def test_a_connect_that_nobody_accepts_ends_with_the_limit(snapstart: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
+        for _ in range(3):  # the kernel takes one or two, and is silent then
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                client.connect(full.getsockname())
+        endpoint(snapstart, full.getsockname()[1])
+        with soon(), pytest.raises(CredentialsError, match=r"within 0\.50 s.*timed out"):
+            FunctionKeys().within(LIMIT_S)
 
 
 def test_a_closed_port_is_an_error_that_may_pass(snapstart: pytest.MonkeyPatch) -> None:
