@@ -179,6 +179,7 @@ class _ThreadedConnector(Generic[C]):
         self.address = connector.address
         self.interrupt = connector.interrupt
         self.forget = connector.forget
+        self.refuse = connector.refuse
 
     async def open(self, deadline: Deadline) -> tuple[C, int]:
         """Return a new connection and how many tries it took; a task that is cancelled gets none, and none stays."""

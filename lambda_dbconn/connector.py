@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.credentials import let_forget
+from lambda_dbconn.credentials import fetched, let_forget
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.errors import (
     AuthenticationError,
@@ -60,6 +60,7 @@ class Connector(Generic[C]):
         self._trust = trust_for(settings)
         self.address = settings.address
         self._failed_ahead: str | None = None
+        self._logged_in_with: Credentials | None = None  # no token: that outlives nothing
 
     def open(self, deadline: Deadline) -> tuple[C, int]:
         """Return a new connection and how many tries it took.
@@ -118,10 +119,15 @@ class Connector(Generic[C]):
             self._driver.interrupt(
                 connection,
                 self._settings,
-                lambda: self._credentials.fetch(self._settings, deadline),
+                lambda: fetched(self._credentials, self._settings, deadline),
                 self._trust,
                 timeout_s=INTERRUPT_LIMIT_S,
             )
+
+    def refuse(self) -> None:
+        """Let the provider know that the server takes no statement of the login that was good a moment ago."""
+        if self._logged_in_with is not None:
+            self._credentials.refused(self._logged_in_with)
 
     def budget(self) -> Budget:
         """Return the budget of repeats; made when something is to be repeated, for it begins full."""
@@ -159,16 +165,19 @@ class Connector(Generic[C]):
         refusal: AuthenticationError | None = None
         while len(tried) < _MOST_CREDENTIALS:
             started = self._clock.monotonic()
-            credentials = self._credentials.fetch(self._settings, deadline)
+            credentials = fetched(self._credentials, self._settings, deadline)
             limit.extend(self._clock.monotonic() - started)
             if credentials in tried:
                 break
             tried.append(credentials)
             timeout_s = max(0.001, min(limit.left_s(), deadline.remaining_s()))
             try:
-                return self._driver.open(self._settings, credentials, self._trust, timeout_s=timeout_s)
+                connection = self._driver.open(self._settings, credentials, self._trust, timeout_s=timeout_s)
             except AuthenticationError as error:
                 refusal = error
+            else:
+                self._logged_in_with = None if self._settings.auth == "iam" else credentials
+                return connection
             if not self._credentials.refused(credentials):
                 break
         assert refusal is not None  # noqa: S101 - nothing else ends the loop

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=BaseException)
 
+_LONGEST_EXCERPT = 500  # characters
+
 BORROW_TIMEOUT_REMEDY = (
     "Raise MaxConnectionsPercent or look for pinned sessions and long transactions that hold connections."
 )
@@ -174,8 +176,23 @@ class LambdaDbConnWarning(UserWarning):
     """Something works but is probably not what was meant; a misspelt variable, for example."""
 
 
+def excerpt(text: str) -> str:
+    """Return what a server said as one printable line of about 500 characters at most.
+
+    Whoever answers may not be the server: before TLS anyone can send megabytes, or codes that a terminal obeys.
+    """
+    line = " ".join(text[: 4 * _LONGEST_EXCERPT].split())
+    if not line.isprintable():
+        line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+    if len(line) > _LONGEST_EXCERPT or len(text) > 4 * _LONGEST_EXCERPT:
+        return f"{line[:_LONGEST_EXCERPT]}… ({len(text)} characters)"
+    return line
+
+
 def without_frames(error: E, *, outer: BaseException | None) -> E:
     """Return the error without the tracebacks of its chain: frames of drivers and SDKs hold secrets in local variables.
+
+    Texts of the chain that are too long or not printable become excerpts: they may be a server's.
 
     Args:
         error: Somebody else's, to be raised from.
@@ -188,5 +205,7 @@ def without_frames(error: E, *, outer: BaseException | None) -> E:
         if current is not None and id(current) not in seen:
             seen.add(id(current))
             current.__traceback__ = None
+            if any(isinstance(said, str) and said != excerpt(said) for said in current.args):
+                current.args = tuple(excerpt(said) if isinstance(said, str) else said for said in current.args)
             pending += [current.__cause__, current.__context__]
     return error

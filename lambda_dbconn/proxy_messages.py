@@ -19,6 +19,7 @@ from lambda_dbconn.errors import (
     ProxyBusyError,
     ProxyRefusedError,
     TlsError,
+    excerpt,
 )
 from lambda_dbconn.light import TYPE_CHECKING
 
@@ -43,8 +44,18 @@ _WRONG_NAME = (
     "Connect by a name that the certificate contains; for an alias or a tunnel set SIGNING_HOST to the proxy's or "
     "RDS host's own name."
 )
+_RENEW = "Renew the certificate at the server (RDS: choose a new certificate authority), or set this machine's clock."
+_TOO_WEAK = "Give the server a certificate with a key of 2,048 bits or more and a signature that is not SHA-1 or MD5."
+_TOO_OLD = "Let the server speak TLS 1.2 or later (ssl_min_protocol_version, tls_version in the parameter group)."
+_ONLY_TLS = "Set SSLMODE to verify-full: the server takes this login over TLS only; or allow it in pg_hba.conf."
+_PLUGIN = "Give the user an authentication plugin that the server has and PyMySQL knows."
+_UNLOCK = "Unlock the user, or log in with another one."
+_RSA = "Leave SSLMODE at verify-full, or install PyMySQL[rsa], which can send this password without TLS."
+_LOOK_UP = "Look the error up in the server's manual, and look at the server's log."
 _OTHER_ENGINE = "Check ENGINE and PORT: what answers there is not PostgreSQL."
 _ACCESS_DENIED = 1045
+_LONGEST_TEXT = 10_000  # characters that are looked at
+_OF_THE_CLIENT = range(2000, 3000)  # MySQL's numbers that are not a server's
 _UNREACHABLE = "Check that the server is up and listening, and that HOST and PORT are right."
 
 
@@ -77,10 +88,12 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     ("mysql", (1105,), "", ConnectError, True, _PROXY_FAULT),
     ("mysql", (2026,), "internal server error", TlsError, False, _PROXY_FAULT),
     # PostgreSQL
-    ("postgresql", (), "password authentication failed", AuthenticationError, False, ""),
     ("postgresql", (), "no password supplied", AuthenticationError, False, "Set PASSWORD, SECRET_ID or AUTH=iam."),
     ("postgresql", (), "authentication method requirement", AuthenticationError, False, _AUTH_MODE),
     ("postgresql", (), "pam authentication failed", AuthenticationError, False, _IAM),  # RDS's, for a refused token
+    ("postgresql", (), "authentication failed", AuthenticationError, False, ""),  # by whatever method
+    ("postgresql", (), "no encryption", TlsError, False, _ONLY_TLS),
+    ("postgresql", (), ", ssl off", TlsError, False, _ONLY_TLS),  # until PostgreSQL 13
     ("postgresql", (), "pg_hba.conf rejects", AuthenticationError, False, "Allow user and address in pg_hba.conf."),
     ("postgresql", (), "no pg_hba.conf entry", AuthenticationError, False, "Allow user and address in pg_hba.conf."),
     ("postgresql", (), "too many connections for", ProxyBusyError, True, _CAPACITY),
@@ -96,6 +109,15 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     ("postgresql", (), "channel binding is required", ConfigurationError, False, "Unset PGCHANNELBINDING."),
     ("postgresql", (), "definition of service", ConfigurationError, False, "Unset PGSERVICE, or check its file."),
     ("postgresql", (), "invalid response to ssl negotiation", ConnectError, False, _OTHER_ENGINE),
+    ("", (), "certificate has expired", TlsError, False, _RENEW),
+    ("", (), "certificate is not yet valid", TlsError, False, _RENEW),
+    ("", (), "key too small", TlsError, False, _TOO_WEAK),
+    ("", (), "too weak", TlsError, False, _TOO_WEAK),
+    ("", (), "protocol version", TlsError, False, _TOO_OLD),
+    ("", (), "unsupported protocol", TlsError, False, _TOO_OLD),
+    ("", (), "version too low", TlsError, False, _TOO_OLD),
+    ("", (), "no protocols available", TlsError, False, _TOO_OLD),
+    ("", (), "handshake failure", TlsError, False, _TOO_OLD),
     ("postgresql", (), "certificate verify failed", TlsError, False, _WRONG_CA),
     # A server that goes away in the middle of a handshake or login says nothing about TLS.
     ("postgresql", (), "ssl connection has been closed unexpectedly", ConnectError, True, _STARTING),
@@ -106,12 +128,14 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     ("postgresql", (), "request returned an error", ConnectError, False, _DATABASE),
     # MySQL and MariaDB
     ("mysql", (1044, 1049), "", ConnectError, False, _DATABASE),
-    ("mysql", (1045, 1698), "", AuthenticationError, False, ""),
-    ("mysql", (1251,), "", AuthenticationError, False, "Give the user an authentication plugin that PyMySQL knows."),
+    ("mysql", (1045, 1698, 1873), "", AuthenticationError, False, ""),
     ("mysql", (2059,), "asks for the password in clear", TlsError, False, _NEED_TLS),
+    ("mysql", (), "package is required for sha256_password", ConfigurationError, False, _RSA),
+    ("mysql", (1251, 1275, 1524, 2059), "", AuthenticationError, False, _PLUGIN),
     ("mysql", (1130,), "", AuthenticationError, False, "Grant the user access from this address."),
-    ("mysql", (1129,), "", AuthenticationError, False, "Run FLUSH HOSTS on the server."),
+    ("mysql", (3118, 3955, 4150, 4151), "", AuthenticationError, False, _UNLOCK),  # the last two are MariaDB's
     ("mysql", (1820, 1862), "", AuthenticationError, False, "Change the user's expired password."),
+    ("mysql", (1129,), "", ConnectError, False, "Run FLUSH HOSTS on the server."),  # whoever logs in
     ("mysql", (1203, 1226), "", ProxyBusyError, True, _CAPACITY),
     ("mysql", (1053, 1927, 3032), "", ConnectError, True, _STARTING),
     ("mysql", (), "hostname mismatch", TlsError, False, _WRONG_NAME),
@@ -149,14 +173,19 @@ def connect_error(
         is_token: An IAM token was given: MySQL's words for a refused one are those for a wrong password.
         meaning: What happened, in the table's words, where it is known otherwise than by the driver's words.
     """
-    text = " ".join(text.split())
-    plain = f"{text} {meaning}".lower()
+    plain = " ".join(f"{text[:_LONGEST_TEXT]} {meaning}".split()).lower()
+    text = excerpt(text)
+    said = f"error {number}: {text}" if number else text
     for row_engine, numbers, needle, error, is_retryable, remedy in _ROWS:
         if row_engine in ("", engine) and (not numbers or number in numbers) and needle in plain:
             is_refused_token = is_token and number == _ACCESS_DENIED
             return error(
-                f"cannot connect to {where}: {text}",
+                f"cannot connect to {where}: {said}",
                 remedy=_IAM if is_refused_token else remedy or error.remedy,
                 retryable=is_retryable,
             )
-    return ConnectError(f"cannot connect to {where}: {text}", remedy=_UNREACHABLE, retryable=False)
+    if (number and number not in _OF_THE_CLIENT) or (engine == "postgresql" and "fatal: " in plain):
+        return ConnectError(
+            f"cannot connect to {where}: the server answered with {said}", remedy=_LOOK_UP, retryable=False
+        )
+    return ConnectError(f"cannot connect to {where}: {said}", remedy=_UNREACHABLE, retryable=False)

@@ -8,6 +8,18 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+def unsendable(text: str) -> str | None:
+    """Return what a user or password has that no driver can send, in words; None when it can be sent.
+
+    A driver's own error would carry the text, even as the mere context of another one.
+    """
+    if "\0" in text:
+        return "a zero byte"
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        return "half of a surrogate pair"
+    return None
+
+
 class Secret:
     """A password or token that no repr, str, format, log line or pickle shows.
 

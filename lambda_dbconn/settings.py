@@ -8,7 +8,7 @@ from lambda_dbconn.accepts import HOST, Accepts, is_host, one_of, printable, sec
 from lambda_dbconn.endpoint import Endpoint, classify
 from lambda_dbconn.errors import ConfigurationError, LambdaDbConnWarning
 from lambda_dbconn.light import TYPE_CHECKING, Value
-from lambda_dbconn.secret import Secret
+from lambda_dbconn.secret import Secret, unsendable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,8 +32,8 @@ _FIELDS: dict[str, Accepts] = {
     "auth": one_of("iam", "secret", "password"),
     "secret_id": printable(),
     "password": Accepts(
-        words="a Secret without a zero byte",
-        is_good=lambda value: isinstance(value, Secret) and "\0" not in value.reveal(),
+        words="a Secret that is Unicode text without a zero byte",
+        is_good=lambda value: isinstance(value, Secret) and unsendable(value.reveal()) is None,
         read=Secret,
     ),
     "signing_host": HOST,
@@ -128,7 +128,8 @@ class Settings(Value):
             engine: What the caller's code is written for; a variable that contradicts it is a fault.
             environ: Instead of `os.environ`.
             read_secret: Called with `secret_id` and `region` when the login is by secret and engine, host or name is
-                not set; returns what the secret says of these and of `port`.
+                not set; returns what the secret says of these and of `port`, by field: a value, or the error that says
+                why it is none.
 
         Raises:
             ConfigurationError: With every fault at once, each naming its variable.
@@ -142,7 +143,7 @@ class Settings(Value):
         meant = _misspelt(unknown, prefix)
         _name_engine(values, engine, faults)
         if read_secret is not None and not faults:
-            _ask_secret(values, read_secret)
+            _ask_secret(values, faults, read_secret)
         _complete(values, faults)
         for field, fault in _faults(values):
             if "url" in faults and values.get(field) is None:
@@ -319,7 +320,9 @@ def _name_engine(values: dict[str, Any], engine: str | None, faults: dict[str, s
             values["engine"] = by_port[values["port"]]
 
 
-def _ask_secret(values: dict[str, Any], read_secret: Callable[[str, str | None], Mapping[str, Any]]) -> None:
+def _ask_secret(
+    values: dict[str, Any], faults: dict[str, str], read_secret: Callable[[str, str | None], Mapping[str, Any]]
+) -> None:
     """Let the secret fill in what is not set. Its port is its host's: an endpoint that is set has a port of its own."""
     is_login = values.get("auth", "secret") == "secret" and "secret_id" in values
     if not is_login or all(field in values for field in ("engine", "host", "name")):
@@ -327,7 +330,16 @@ def _ask_secret(values: dict[str, Any], read_secret: Callable[[str, str | None],
     said = dict(read_secret(values["secret_id"], values.get("region")))
     if "host" in values:
         said.pop("port", None)
-    values |= {field: value for field, value in said.items() if field not in values}
+    for field, value in said.items():
+        if field not in values and isinstance(value, ConfigurationError):
+            faults[field] = f"{_label(field, values['prefix'])} is not set, and {value.message}"
+    values |= {field: value for field, value in said.items() if field not in values and field not in faults}
+    for field in ("engine", "host"):
+        if field not in values and field not in faults:
+            faults[field] = (
+                f"{_label(field, values['prefix'])} is not set, and the secret {values['secret_id']!r} has nothing "
+                f"under the key {field!r}; accepted: {_FIELDS[field].words}"
+            )
 
 
 def _complete(values: dict[str, Any], faults: dict[str, str]) -> None:

@@ -28,8 +28,10 @@ _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL | _HANG_UP_BEFORE_READ
 
 PING_LIMIT_S = 1.0
 
+# After these the connection is of no more use.
+GONE = frozenset((Failure.LOST, Failure.REFUSED))
 # After these nothing of a transaction was committed, and another attempt may succeed.
-RETRYABLE = frozenset((Failure.LOST, Failure.CONFLICT, Failure.READ_ONLY, Failure.BUSY))
+RETRYABLE = GONE | {Failure.CONFLICT, Failure.READ_ONLY, Failure.BUSY}
 
 
 class ConnectionLimits(Value):
@@ -71,7 +73,7 @@ def reason_to_evict(state: SessionState, failure: Failure, noted: str | None) ->
     """
     if noted in ("closed", "deadline"):
         return noted
-    if failure is Failure.LOST:
+    if failure in GONE:
         return "lost"
     if state is SessionState.UNUSABLE:
         return "unclean"

@@ -10,6 +10,7 @@ import select
 from functools import partial
 
 from lambda_dbconn.cache.policy import (
+    GONE,
     PING_LIMIT_S,
     WATCHED,
     ConnectionLimits,
@@ -311,7 +312,7 @@ class Slot(Generic[C]):
         try:
             yield partial(begin, self.connection)
         except Exception as error:
-            if self._failure(error)[0] is not Failure.LOST:
+            if self._failure(error)[0] not in GONE:
                 raise
             self.discard("lost")
             yield from self._open(deadline)
@@ -350,6 +351,8 @@ class Slot(Generic[C]):
                 found = self._shared.driver.failure(self.connection, cause)
             except Exception:  # noqa: BLE001 - no file descriptor is left for an import, say: do not keep what is unknown
                 found = Failure.LOST
+            if found is Failure.REFUSED:
+                self._shared.connector.refuse()  # the next connection needs other credentials
             if found is not Failure.OTHER:
                 return found, cause
             cause = cause.__cause__ or cause.__context__

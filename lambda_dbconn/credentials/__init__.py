@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lambda_dbconn.errors import ConfigurationError
 from lambda_dbconn.light import TYPE_CHECKING, Protocol, Value
-from lambda_dbconn.secret import Secret
+from lambda_dbconn.secret import Secret, unsendable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,15 +22,16 @@ class Credentials(Value):
         password: None when the server asks for none.
 
     Raises:
-        ConfigurationError: One has a zero byte, at which PostgreSQL would cut it off.
+        ConfigurationError: One has a zero byte, at which PostgreSQL would cut it off, or is no Unicode text.
     """
 
     user: str
     password: Secret | None = None
 
     def _check(self) -> None:
-        if "\0" in self.user or (self.password is not None and "\0" in self.password.reveal()):
-            raise ConfigurationError("the user or the password has a zero byte; accepted: text without one")
+        fault = unsendable(self.user) or (self.password is not None and unsendable(self.password.reveal()))
+        if fault:
+            raise ConfigurationError(f"the user or the password has {fault}; accepted: text without one")
 
 
 class CredentialProvider(Protocol):
@@ -50,6 +51,20 @@ class CredentialProvider(Protocol):
 
     def refused(self, credentials: Credentials) -> bool:
         """Be told that the server refused these; say whether another `fetch` may bring different ones. Never blocks."""
+
+
+def fetched(provider: CredentialProvider, settings: Settings, deadline: Deadline) -> Credentials:
+    """Return what a provider gives.
+
+    Raises:
+        CredentialsError: There is none to be had; or a provider of the caller's own has raised something else.
+        ConfigurationError: Such a provider has returned something else.
+    """
+    if type(provider).__module__.startswith("lambda_dbconn."):
+        return provider.fetch(settings, deadline)
+    from lambda_dbconn.credentials.function import checked
+
+    return checked(lambda: provider.fetch(settings, deadline), f"the provider {type(provider).__name__}")
 
 
 def let_forget(keeper: object) -> None:
@@ -88,4 +103,4 @@ def provider_for(
     return StaticProvider()
 
 
-__all__ = ["CredentialProvider", "Credentials", "Secret", "let_forget", "provider_for"]
+__all__ = ["CredentialProvider", "Credentials", "Secret", "fetched", "let_forget", "provider_for"]

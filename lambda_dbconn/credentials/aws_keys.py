@@ -1,5 +1,7 @@
 """The AWS keys that the function runs with: from the environment where they are sure to be fresh, else from botocore.
 
+Under SnapStart they come from Lambda's endpoint on this machine, if nothing says that botocore should look for them.
+
 And how a text is written in a request that they sign.
 
 Sources: Lambda guide, "Defined runtime environment variables" and "Activating and managing Lambda SnapStart".
@@ -15,7 +17,12 @@ from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    from lambda_dbconn.credentials.container_keys import ContainerKeys
+
+KEYS_LIMIT_S = 2.0  # of getting keys, if nobody gives another limit
 
 _REMEDY = "Run where a role gives credentials, or install lambda-dbconn[aws] for profiles and the like."
 
@@ -62,6 +69,13 @@ class AwsKeys(Value):
     session_token: Secret | None = None
 
 
+def keys_within(keys: Callable[[], AwsKeys], limit_s: float) -> AwsKeys:
+    """Call what gives keys, with the time that it may take if it has a method `within` for that."""
+    within = getattr(keys, "within", None)
+    found: AwsKeys = keys() if within is None else within(limit_s)
+    return found
+
+
 class FunctionKeys:
     """Gives the keys of the function's role as they are now; threads may share it.
 
@@ -71,25 +85,52 @@ class FunctionKeys:
 
     def __init__(self) -> None:
         self._found: Any = None
+        self._of_container: ContainerKeys | None = None
 
     def __call__(self) -> AwsKeys:
-        """Return the keys that are valid now. Free from the environment; through botocore, what its source costs.
-
-        botocore's own time limits apply: a second or two for a container's or an instance's address.
+        """Return the keys that are valid now, within two seconds.
 
         Raises:
             CredentialsError: There are none.
+        """
+        return self.within(KEYS_LIMIT_S)
+
+    def within(self, limit_s: float) -> AwsKeys:
+        """Return the keys that are valid now.
+
+        Free from the environment; one round trip on this machine under SnapStart, for hours. Through botocore its own
+        time limits apply, and not this one: a second or two for each try at an instance's address.
+
+        Raises:
+            CredentialsError: There are none, or not in time.
         """
         is_snapshot = environment("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start"
         if not is_snapshot and not any(environment(name) for name in _BETTER_ASK):
             access_key, secret_key = environment("AWS_ACCESS_KEY_ID"), environment("AWS_SECRET_ACCESS_KEY")
             if access_key and secret_key:
                 return _keys(access_key, secret_key, environment("AWS_SESSION_TOKEN"))
-        return self._through_botocore()
+        return self.of_container(limit_s) or self._through_botocore()
+
+    def of_container(self, limit_s: float) -> AwsKeys | None:
+        """Return the keys of Lambda's endpoint on this machine; None where botocore should look for keys.
+
+        Raises:
+            CredentialsError: It gives none, or not in time.
+        """
+        if environment("AWS_CONTAINER_CREDENTIALS_FULL_URI") is None:
+            return None
+        from lambda_dbconn.credentials import container_keys
+
+        if not container_keys.may_be_asked():
+            return None
+        known = self._of_container
+        if known is None or not known.are_fresh:
+            known = self._of_container = container_keys.ask(limit_s)
+        return known.keys
 
     def forget(self) -> None:
-        """Forget what botocore has found."""
-        self._found = None
+        """Forget what was found."""
+        self._found = self._of_container = None
 
     def _through_botocore(self) -> AwsKeys:
         outer = sys.exception()

@@ -12,7 +12,7 @@ import time
 
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.credentials import Credentials, let_forget
-from lambda_dbconn.credentials.aws_keys import FunctionKeys
+from lambda_dbconn.credentials.aws_keys import KEYS_LIMIT_S, FunctionKeys, keys_within
 from lambda_dbconn.credentials.sigv4 import sign_token
 from lambda_dbconn.endpoint import classify
 from lambda_dbconn.errors import ConfigurationError
@@ -35,7 +35,8 @@ class IamProvider:
     """Signs a token for each connection. Threads may share it.
 
     Args:
-        keys: Where the AWS keys come from, instead of the function's role; called for each connection.
+        keys: Where the AWS keys come from, instead of the function's role; called for each connection. With a method
+            `within`, that is called instead, with the seconds that it may take.
         names_behind: Returns the names that a host is an alias of; asked only about hosts that are not RDS's.
         clock: Tells the time of signing.
     """
@@ -56,10 +57,11 @@ class IamProvider:
         """Tell each token that was signed to this callable from now on."""
         self._tell = tell
 
-    def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:  # noqa: ARG002 - nothing of ours waits
+    def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:
         """Return the user with a new token.
 
-        No round trip with keys from the environment; with botocore's chain, what its source costs.
+        No round trip with keys from the environment; one on this machine under SnapStart, within two seconds and the
+        deadline; with botocore's chain, what its source costs.
 
         Raises:
             ConfigurationError: It is not known which host or region to sign for; or the settings do not say `iam`,
@@ -83,7 +85,7 @@ class IamProvider:
             port=settings.port,
             user=settings.user,
             region=region,
-            keys=self._keys(),
+            keys=keys_within(self._keys, min(KEYS_LIMIT_S, deadline.remaining_s())),
             timestamp=time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.wall())),
         )
         duration_s = self._clock.monotonic() - started

@@ -6,11 +6,13 @@ Source: Secrets Manager user guide, "JSON structure of AWS Secrets Manager datab
 
 from __future__ import annotations
 
-from lambda_dbconn.errors import CredentialsError
+from lambda_dbconn.accepts import HOST, printable, whole
+from lambda_dbconn.errors import ConfigurationError, CredentialsError
 from lambda_dbconn.light import TYPE_CHECKING, Value
-from lambda_dbconn.secret import Secret
+from lambda_dbconn.secret import Secret, unsendable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 _ENGINES = {
@@ -22,6 +24,10 @@ _ENGINES = {
     "aurora-mysql": "mysql",
     "aurora": "mysql",
 }
+_PORT = whole(1, 65535)
+_LONGEST_PORT = 5  # digits
+_LONGEST_NUMBER = 20  # digits; Python refuses to read more than 4,300, with an error that is no JSON's
+_NAME = printable()
 STORE_AS_RDS = "Store it as RDS does: a JSON object with the texts username and password."
 
 
@@ -31,10 +37,11 @@ class SecretContent(Value):
     Attributes:
         user: The database user.
         password: Its password.
-        engine: As the settings call it; None when the secret names none, or another one.
+        engine: As the settings call it.
         host: Of the database itself, never of a proxy.
         port: Of the database itself.
         name: The database's.
+        faults: Why a field is None though the secret has its key: pairs of field and sentence, without the value.
     """
 
     user: str
@@ -43,11 +50,13 @@ class SecretContent(Value):
     host: str | None = None
     port: int | None = None
     name: str | None = None
+    faults: tuple[tuple[str, str], ...] = ()
 
     def settings(self) -> dict[str, Any]:
-        """Return what it says of the settings, by field."""
+        """Return what it says of the settings, by field: a value, or a `ConfigurationError` that says what is wrong."""
         found = {"engine": self.engine, "host": self.host, "port": self.port, "name": self.name}
-        return {field: value for field, value in found.items() if value is not None}
+        wrong = {field: ConfigurationError(fault) for field, fault in self.faults}
+        return {field: value for field, value in found.items() if value is not None} | wrong
 
 
 def read_content(text: Secret, *, secret_id: str, user_key: str, password_key: str) -> SecretContent:
@@ -58,18 +67,18 @@ def read_content(text: Secret, *, secret_id: str, user_key: str, password_key: s
     Raises:
         CredentialsError: It is not such a text; the message shows none of it.
     """
-    content = _read(text, user_key, password_key)
+    content = _read(text, secret_id, user_key, password_key)
     if isinstance(content, str):
         raise CredentialsError(f"the secret {secret_id!r} {content}", remedy=STORE_AS_RDS)
     return content
 
 
-def _read(text: Secret, user_key: str, password_key: str) -> SecretContent | str:
+def _read(text: Secret, secret_id: str, user_key: str, password_key: str) -> SecretContent | str:
     """Return the content, or what is wrong with it."""
     import json
 
     try:
-        content = json.loads(text.reveal())
+        content = json.loads(text.reveal().removeprefix("\ufeff"), parse_int=_whole)
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
@@ -77,24 +86,47 @@ def _read(text: Secret, user_key: str, password_key: str) -> SecretContent | str
     for key in (user_key, password_key):
         if not isinstance(content.get(key), str) or not content[key]:
             return f"has no text under the key {key!r}"
-        if "\0" in content[key]:
-            return f"has a zero byte under the key {key!r}"
-    return SecretContent(
-        user=content[user_key],
-        password=Secret(content[password_key]),
-        engine=_ENGINES.get(str(content.get("engine")).lower()),
-        host=_text(content.get("host")),
-        port=_number(content.get("port")),
-        name=_text(content.get("dbname")),
-    )
+        fault = unsendable(content[key])
+        if fault is not None:
+            return f"has {fault} under the key {key!r}"
+    values, faults = _where(content, secret_id)
+    return SecretContent(user=content[user_key], password=Secret(content[password_key]), faults=tuple(faults), **values)
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+def _where(content: Mapping[str, Any], secret_id: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return what the content says of the settings, and what is wrong with it; null and "" say nothing."""
+    engine, port, host, name = (content.get(key) for key in ("engine", "port", "host", "dbname"))
+    read: dict[str, tuple[str, Any, bool, str]] = {
+        "engine": ("engine", *_engine(engine)),
+        "host": ("host", host, HOST.is_good(host), HOST.words),
+        "port": ("port", _number(port), _PORT.is_good(_number(port)), _PORT.words),
+        "name": ("dbname", name, _NAME.is_good(name), _NAME.words),
+    }
+    values: dict[str, Any] = {}
+    faults = []
+    for field, (key, value, is_good, words) in read.items():
+        if content.get(key) in (None, ""):
+            continue
+        if is_good:
+            values[field] = value
+        else:
+            fault = f"the secret {secret_id!r} has an unusable value under the key {key!r}; accepted: {words}"
+            faults.append((field, fault))
+    return values, faults
 
 
-def _number(value: object) -> int | None:
-    """Return a port, which is a number or, in older secrets, a text."""
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _engine(value: object) -> tuple[str | None, bool, str]:
+    found = _ENGINES.get(value.lower()) if isinstance(value, str) else None
+    return found, found is not None, ", ".join(_ENGINES)
+
+
+def _whole(digits: str) -> float:
+    return int(digits) if len(digits) <= _LONGEST_NUMBER else float("inf")
+
+
+def _number(value: object) -> object:
+    """Return a port that is written as a text, as in older secrets, or as 3307.0."""
+    if isinstance(value, str):
+        digits = value.strip()
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _LONGEST_PORT else None
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -6,10 +6,13 @@ Sources: Secrets Manager API reference, "GetSecretValue" and "Common errors"; bo
 from __future__ import annotations
 
 import sys
+import time
 
+from lambda_dbconn.credentials import let_forget
+from lambda_dbconn.credentials.aws_keys import FunctionKeys
 from lambda_dbconn.credentials.secret_sources import BINARY, CURRENT, STORE_TEXT
 from lambda_dbconn.credentials.wire_log import QuietWireLog
-from lambda_dbconn.errors import CredentialsError, without_frames
+from lambda_dbconn.errors import CredentialsError, excerpt, without_frames
 from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment
@@ -17,7 +20,10 @@ from lambda_dbconn.settings import environment
 if TYPE_CHECKING:
     from typing import Any
 
+    from lambda_dbconn.credentials.aws_keys import AwsKeys
+
 _LIMITS_S = (2.0, 1.0, 0.5, 0.2)  # a client's time limits are fixed when it is made: one for each of these at most
+_SLACK_S = 0.05  # more than it takes to find that the keys are known
 _SERVER_FAULT = 500
 _NOT_FOUND = "ResourceNotFoundException"
 
@@ -27,6 +33,7 @@ _LATER = "Try later: Secrets Manager limits the calls per second."
 _KEYS = "Check the credentials that the function runs with, and the clock."
 _NO_ROUTE = "Give the function's VPC an interface endpoint for Secrets Manager, or a NAT gateway."
 _REGION = "Give SECRET_ID an ARN, or set REGION."
+_STRANGER = "Check what stands between the function and Secrets Manager: a proxy, a firewall or the endpoint's address."
 
 # By the service's error code: what to do, and whether a later try may succeed.
 _REFUSALS = {
@@ -83,7 +90,9 @@ class ServiceSource:
 
     def __init__(self, *, region: str | None) -> None:
         self._region = region or environment("AWS_REGION")
+        self._keys = FunctionKeys()
         self._clients: dict[float, Any] = {}
+        self._signed_by: AwsKeys | None = None
 
     def read(self, secret_id: str, *, stage: str, timeout_s: float) -> Secret | None:
         """Call GetSecretValue, once: one round trip, and TLS's.
@@ -99,7 +108,9 @@ class ServiceSource:
                 "Secrets Manager is to be asked, but botocore is not installed", remedy="Install lambda-dbconn[aws]."
             ) from exc
         try:
-            text = self._get(secret_id, stage, timeout_s)
+            found = self._get(secret_id, stage, timeout_s)
+        except CredentialsError:
+            raise
         except ClientError as exc:
             error = _refusal(exc.response, secret_id, stage)
             if error is None:
@@ -107,45 +118,78 @@ class ServiceSource:
             raise error from without_frames(exc, outer=outer)
         except Exception as exc:  # noqa: BLE001 - keys that have expired are a RuntimeError, a bad address a ValueError…
             raise _failure(exc, secret_id) from without_frames(exc, outer=outer)
-        if text is None:
+        if isinstance(found, Secret):
+            return found
+        if found == BINARY:
             raise CredentialsError(f"the secret {secret_id!r} {BINARY}", remedy=STORE_TEXT)
-        return text
+        raise CredentialsError(
+            f"the secret {secret_id!r} cannot be read: what answered in Secrets Manager's place sent {found}",
+            remedy=_STRANGER,
+        )
 
     def forget(self) -> None:
-        """Forget the clients, and with them the AWS keys that they sign with."""
+        """Forget the clients, and the AWS keys that they sign with."""
         self._clients = {}
+        let_forget(self._keys)
 
-    def _get(self, secret_id: str, stage: str, timeout_s: float) -> Secret | None:
-        """Return the text; None when there is none, because it is binary."""
+    def _get(self, secret_id: str, stage: str, timeout_s: float) -> Secret | str:
+        """Return the text, or what was answered instead."""
         with QuietWireLog():
             client = self._client(timeout_s)
             try:
-                text = client.get_secret_value(SecretId=secret_id, VersionStage=stage).get("SecretString")
+                said = client.get_secret_value(SecretId=secret_id, VersionStage=stage)
             finally:
                 client.close()  # its sockets: the next read is hours away, after a freeze or in a fork's child
-        return Secret(text) if isinstance(text, str) else None
+        text = said.get("SecretString")
+        if isinstance(text, str):
+            return Secret(text)
+        return BINARY if said.get("SecretBinary") else _summary(said.get("ResponseMetadata", {}))
 
     def _client(self, timeout_s: float) -> Any:
-        """Return the client with the longest time limit within this one."""
-        limit_s = next((limit_s for limit_s in _LIMITS_S if limit_s <= timeout_s), _LIMITS_S[-1])
+        """Return the client with the longest time limit within what getting its keys leaves of this one."""
+        ends_at = time.monotonic() + timeout_s
+        keys = self._keys.of_container(timeout_s)
+        left_s = ends_at - time.monotonic() + _SLACK_S
+        if keys != self._signed_by:
+            self._clients = {}
+            self._signed_by = keys
+        limit_s = next((limit_s for limit_s in _LIMITS_S if limit_s <= left_s), _LIMITS_S[-1])
         client = self._clients.get(limit_s)
         if client is None:
             from botocore.session import get_session
 
             session = get_session()
-            client = _make(session, self._region, connect_s=limit_s / 2, read_s=limit_s / 2)
+            client = _make(session, self._region, keys, connect_s=limit_s / 2, read_s=limit_s / 2)
             addresses = _address_count(client.meta.endpoint_url)
             if addresses > 1:  # each address gets the whole time limit, and without a route all are silent
-                client = _make(session, self._region, connect_s=limit_s / 2 / addresses, read_s=limit_s / 2)
+                client = _make(session, self._region, keys, connect_s=limit_s / 2 / addresses, read_s=limit_s / 2)
             self._clients[limit_s] = client
         return client
 
 
-def _make(session: Any, region: str | None, *, connect_s: float, read_s: float) -> Any:
+def _make(session: Any, region: str | None, keys: AwsKeys | None, *, connect_s: float, read_s: float) -> Any:
+    """Make a client that signs with these keys, or with those that botocore finds."""
     from botocore.config import Config
 
     limits = Config(connect_timeout=connect_s, read_timeout=read_s, retries={"total_max_attempts": 1})
-    return session.create_client("secretsmanager", region_name=region, config=limits)
+    return session.create_client("secretsmanager", region_name=region, config=limits, **_signing(keys))
+
+
+def _signing(keys: AwsKeys | None) -> dict[str, str | None]:
+    if keys is None:
+        return {}
+    return {
+        "aws_access_key_id": keys.access_key_id,
+        "aws_secret_access_key": keys.secret_access_key.reveal(),
+        "aws_session_token": keys.session_token.reveal() if keys.session_token else None,
+    }
+
+
+def _summary(answer: Any) -> str:
+    """Return status, content type and size of an answer that botocore could not read."""
+    headers = answer.get("HTTPHeaders", {})
+    kind = excerpt(str(headers.get("content-type", ""))) or "no content type"
+    return f"{answer.get('HTTPStatusCode')}, {kind}, {excerpt(str(headers.get('content-length', 'unknown')))} bytes"
 
 
 def _address_count(url: str) -> int:

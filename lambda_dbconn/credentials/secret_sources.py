@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 import time
 
-from lambda_dbconn.credentials import let_forget
-from lambda_dbconn.credentials.aws_keys import FunctionKeys, quoted
+from lambda_dbconn.credentials import let_forget, local_http
+from lambda_dbconn.credentials.aws_keys import FunctionKeys, keys_within, quoted
 from lambda_dbconn.errors import ConfigurationError, CredentialsError, without_frames
 from lambda_dbconn.light import TYPE_CHECKING, Protocol
 from lambda_dbconn.secret import Secret
@@ -28,8 +28,6 @@ _HOST, _PORT = "localhost", "2773"
 _PORT_VARIABLE = "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"
 _LARGEST_PORT = 65535
 _CONNECT_LIMIT_S = 0.2
-_OK = 200
-_LONGEST_ANSWER_BYTES = 1_000_000  # a secret has 65,536 at most
 
 
 class SecretSource(Protocol):
@@ -54,10 +52,8 @@ class SecretSource(Protocol):
 class ExtensionSource:
     """The AWS Parameters and Secrets Lambda Extension, over loopback; it caches for up to five minutes.
 
-    Speaks HTTP/1.0 by itself: an HTTP client's import is half of what the library may add to a cold start.
-
     Args:
-        keys: Gives the session token that the extension asks for: the environment's, or under SnapStart botocore's.
+        keys: Gives the session token that the extension asks for, as `FunctionKeys` does.
 
     Raises:
         ConfigurationError: The variable that names its port does not.
@@ -89,45 +85,36 @@ class ExtensionSource:
         """
         outer = sys.exception()
         try:
-            status, text = self._ask(secret_id, stage, timeout_s)
+            found = self._ask(secret_id, stage, timeout_s)
         except OSError as exc:
             raise CredentialsError(
                 f"the secrets extension did not answer within {timeout_s:.2f} s: {exc}", retryable=True
             ) from without_frames(exc, outer=outer)
-        if status != _OK:
-            raise CredentialsError(
-                f"the secrets extension answered {status} for the secret {secret_id!r}",
-                remedy="Look at the extension's own lines in the function's log.",
-                retryable=True,
-            )
-        if text is None:
+        if isinstance(found, Secret):
+            return found
+        if found == BINARY:
             raise CredentialsError(f"the secret {secret_id!r} {BINARY}", remedy=STORE_TEXT)
-        return text
+        raise CredentialsError(
+            f"the secrets extension answered {found} for the secret {secret_id!r}",
+            remedy="Look at the extension's own lines in the function's log.",
+            retryable=True,
+        )
 
     def forget(self) -> None:
         """Forget the AWS keys, where they are kept."""
         let_forget(self._keys)
 
-    def _ask(self, secret_id: str, stage: str, timeout_s: float) -> tuple[int, Secret | None]:
-        """Return the HTTP status and the secret's text."""
-        import socket
-
-        token = self._keys().session_token
+    def _ask(self, secret_id: str, stage: str, timeout_s: float) -> Secret | str:
+        """Return the secret's text, or what was answered instead. Raises nothing once there is an answer."""
         ends_at = time.monotonic() + timeout_s
-        request = (
-            f"GET /secretsmanager/get?secretId={quoted(secret_id)}&versionStage={stage} HTTP/1.0\r\n"
-            f"Host: {_HOST}\r\nX-Aws-Parameters-Secrets-Token: {token.reveal() if token else ''}\r\n\r\n"
+        token = keys_within(self._keys, timeout_s).session_token
+        answer = local_http.get(
+            *self._address,
+            f"/secretsmanager/get?secretId={quoted(secret_id)}&versionStage={stage}",
+            f"X-Aws-Parameters-Secrets-Token: {token.reveal() if token else ''}\r\n",
+            limit_s=ends_at - time.monotonic(),
         )
-        answer = b""
-        with socket.create_connection(self._address, timeout=timeout_s) as connection:
-            connection.sendall(request.encode())
-            while len(answer) < _LONGEST_ANSWER_BYTES:
-                connection.settimeout(max(0.001, ends_at - time.monotonic()))
-                received = connection.recv(65536)
-                if not received:
-                    break
-                answer += received
-        return _status_and_text(answer)
+        return _text(answer) if answer.status == local_http.OK else answer.summary
 
 
 def _port() -> int:
@@ -138,18 +125,17 @@ def _port() -> int:
     return port
 
 
-def _status_and_text(answer: bytes) -> tuple[int, Secret | None]:
-    """Take an HTTP answer apart; status 0 when it is none, or no JSON."""
+def _text(answer: local_http.Answer) -> Secret | str:
+    """Return the secret's text from a good answer, or what it is instead."""
     import json
 
-    head, _, body = answer.partition(b"\r\n\r\n")
-    words = head.split(None, 2)
-    status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
-    if status != _OK:
-        return status, None
     try:
-        said = json.loads(body)
-    except ValueError:
-        return 0, None
-    text = said.get("SecretString") if isinstance(said, dict) else None
-    return status, Secret(text) if isinstance(text, str) else None
+        said = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        return answer.summary
+    text = said.get("SecretString")
+    if isinstance(text, str):
+        return Secret(text)
+    return BINARY if said.get("SecretBinary") else answer.summary

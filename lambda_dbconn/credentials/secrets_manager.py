@@ -95,6 +95,8 @@ class SecretsManagerProvider:
     def settings(self, deadline: Deadline) -> dict[str, Any]:
         """Return engine, host, port and name, as far as the secret has them; what is read serves `fetch` too.
 
+        What the secret has in a form that is not accepted is a `ConfigurationError` instead of a value.
+
         Raises:
             CredentialsError, DeadlineExceededError: As in `fetch`.
         """

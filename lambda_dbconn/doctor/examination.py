@@ -11,7 +11,7 @@ from lambda_dbconn.deadline import UNLIMITED_S, Course, Cutoff, Deadline
 from lambda_dbconn.doctor import causes, login, network, server
 from lambda_dbconn.doctor.report import FAILED, PASSED, SKIPPED, Diagnosis, Finding, Step, StepFailedError
 from lambda_dbconn.drivers import load_driver
-from lambda_dbconn.errors import ConfigurationError, DeadlineExceededError, LambdaDbConnError
+from lambda_dbconn.errors import ConfigurationError, DeadlineExceededError, LambdaDbConnError, excerpt
 from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.settings import Settings
 from lambda_dbconn.tls import trust_for
@@ -263,7 +263,7 @@ class _Run:
         except Exception as error:  # noqa: BLE001 - a driver's, or a provider's own: a doctor says so, and goes on
             status, finding, why = (
                 FAILED,
-                Finding(found=_one_line(f"{type(error).__name__}: {error}")),
+                Finding(found=excerpt(f"{type(error).__name__}: {error}")),
                 causes.of_query(),
             )
         if status == FAILED:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
+from lambda_dbconn.credentials import fetched as credentials_of
 from lambda_dbconn.credentials.sigv4 import TOKEN_LIFETIME_S
 from lambda_dbconn.doctor.report import Finding
 from lambda_dbconn.endpoint import classify
-from lambda_dbconn.errors import CredentialsError
+from lambda_dbconn.errors import ConfigurationError, CredentialsError
 from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def fetched(settings: Settings, provider: CredentialProvider, deadline: Deadline
     Raises:
         LambdaDbConnError: There are none.
     """
-    credentials = provider.fetch(settings, deadline)
+    credentials = credentials_of(provider, settings, deadline)
     facts: dict[str, Any] = {"auth": settings.auth, "user": credentials.user}
     if settings.auth == "iam" and credentials.password is not None:
         return _token(settings, provider, credentials.password, facts, deadline)
@@ -97,9 +98,10 @@ def _later(moment: time.struct_time, seconds: int) -> str:
 def _secret(settings: Settings, provider: CredentialProvider, facts: dict[str, Any], deadline: Deadline) -> Finding:
     """Compare what a secret says besides with the settings; what was read is known, so this costs nothing."""
     read = getattr(provider, "settings", None)
-    said: dict[str, Any] = read(deadline) if read is not None else {}
+    read_as: dict[str, Any] = read(deadline) if read is not None else {}
+    notes = [value.message for value in read_as.values() if isinstance(value, ConfigurationError)]
+    said = {field: value for field, value in read_as.items() if not isinstance(value, ConfigurationError)}
     facts |= {"secret_id": settings.secret_id, "has_password": True, "says": said}
-    notes = []
     for field in ("engine", "name"):
         chosen = getattr(settings, field)
         if field in said and chosen is not None and said[field] != chosen:

@@ -15,6 +15,7 @@ import time
 from lambda_dbconn.doctor import causes
 from lambda_dbconn.doctor.report import Finding, StepFailedError
 from lambda_dbconn.drivers.socket_errors import is_cut_off, openssl_name
+from lambda_dbconn.errors import excerpt
 from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.tls import configure_client
 
@@ -30,6 +31,7 @@ _CLIENT_SSL = 0x800
 _CAPABILITIES = 0x00088200 | _CLIENT_SSL  # protocol 4.1, secure connection, plugins
 _LONGEST_PACKET_BYTES = 4096
 _SOON_DAYS = 30
+_MOST_NAMES = 100  # of a certificate, which is nobody's yet
 _DAY_S = 86_400
 
 # OpenSSL's numbers for why a certificate was refused.
@@ -195,7 +197,7 @@ def certificate_facts(info: dict[str, Any]) -> dict[str, Any]:
     return {
         "subject": _name(info["subject"]),
         "issuer": _name(info["issuer"]),
-        "names": [value for _, value in info.get("subjectAltName", ())],
+        "names": [excerpt(value) for _, value in info.get("subjectAltName", ())[:_MOST_NAMES]],
         "not_before": _date(ssl.cert_time_to_seconds(info["notBefore"])),
         "not_after": _date(ends_at),
         "days_left": int((ends_at - time.time()) // _DAY_S),
@@ -205,7 +207,7 @@ def certificate_facts(info: dict[str, Any]) -> dict[str, Any]:
 def _described(shown: dict[str, Any]) -> str:
     if not shown:
         return "it could not be read"
-    names = ", ".join(shown["names"]) or shown["subject"]
+    names = excerpt(", ".join(shown["names"])) or shown["subject"]
     return f"subject {shown['subject']!r}, for {names}, issuer {shown['issuer']!r}, until {shown['not_after']}"
 
 
@@ -213,7 +215,7 @@ def _name(parts: tuple[tuple[tuple[str, str], ...], ...]) -> str:
     """Return the common name of a distinguished name; all of it when it has none."""
     pairs = [pair for part in parts for pair in part]
     common = [value for key, value in pairs if key == "commonName"]
-    return common[0] if common else ", ".join(value for _, value in pairs)
+    return excerpt(common[0] if common else ", ".join(value for _, value in pairs))
 
 
 def _date(seconds: float) -> str:
@@ -241,5 +243,4 @@ def _left_s(ends_at: float) -> float:
 
 def _shown(text: bytes) -> str:
     """Return a server's words, fit for a terminal."""
-    decoded = text.decode("utf-8", "replace").strip()
-    return "".join(char if char.isprintable() else "?" for char in decoded)[:300]
+    return excerpt(text.decode("utf-8", "replace"))

@@ -12,6 +12,7 @@ from contextlib import closing
 from lambda_dbconn.doctor import causes
 from lambda_dbconn.doctor.report import Finding, StepFailedError
 from lambda_dbconn.endpoint import EndpointKind, classify
+from lambda_dbconn.errors import excerpt
 from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -100,12 +101,12 @@ def version(settings: Settings, connection: Any) -> Finding:
     rows = _rows(connection, STATEMENTS[settings.engine]["version"])
     if settings.engine == "postgresql":
         said, is_aurora = rows[0]
-        words = str(said).split(" on ")[0]
+        words = excerpt(str(said).split(" on ")[0])
         return Finding(
             found=words + (", Aurora" if is_aurora else ""),
             facts={"engine": "postgresql", "version": words.removeprefix("PostgreSQL "), "is_aurora": bool(is_aurora)},
         )
-    variables = {str(name).lower(): str(value) for name, value in rows}
+    variables = {str(name).lower(): excerpt(str(value)) for name, value in rows}
     number, comment = variables.get("version", "unknown"), variables.get("version_comment", "")
     engine = "mariadb" if "mariadb" in f"{number} {comment}".lower() else "mysql"
     return Finding(

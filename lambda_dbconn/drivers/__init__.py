@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.errors import ConfigurationError, ConnectError
+from lambda_dbconn.errors import ConfigurationError, ConnectError, excerpt
 from lambda_dbconn.light import TYPE_CHECKING, Choice
 from lambda_dbconn.settings import environment
 
@@ -28,6 +28,7 @@ class Failure(Choice):
     """What a driver's error says about the connection and about trying again."""
 
     LOST = "the connection is gone"
+    REFUSED = "the session takes no statement of this login's: its password has expired"
     READ_ONLY = "the server does not take writes: it was demoted"
     CONFLICT = "the transaction lost against another one and may be run again"
     BUSY = "RDS Proxy had no database connection for it: it was not run, and the session goes on"
@@ -86,7 +87,7 @@ def connect_error(
         from lambda_dbconn import proxy_messages
         from lambda_dbconn.drivers.socket_errors import words_of
     except OSError:  # no file descriptor is left, which may be why it failed at all
-        return ConnectError(f"no connection to {where}: {text}", retryable=True)
+        return ConnectError(f"no connection to {where}: {excerpt(text)}", retryable=True)
     meaning = words_of(met)
     return proxy_messages.connect_error(engine, where, text, number=number, is_token=is_token, meaning=meaning)
 

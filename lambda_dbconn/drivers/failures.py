@@ -19,6 +19,7 @@ ROWS: tuple[tuple[str, tuple[str, ...], str, Failure], ...] = (
     ("mysql", ("0", "2001", "2002", "2003", "2004", "2006", "2012", "2013", "2026", "2055"), "", Failure.LOST),
     ("mysql", ("1053", "1077", "1079", "1152", "1158", "1159", "1160", "1161", "1184"), "", Failure.LOST),
     ("mysql", ("1927", "3032", "4031"), "", Failure.LOST),
+    ("mysql", ("1820",), "", Failure.REFUSED),
     ("mysql", ("1205", "1213"), "", Failure.CONFLICT),
     ("mysql", ("1792", "1836"), "", Failure.READ_ONLY),
     ("mysql", ("1290",), "read-only", Failure.READ_ONLY),  # the number is that of any "running with the --… option"

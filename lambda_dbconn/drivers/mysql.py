@@ -224,7 +224,9 @@ class MysqlDriver:
             connection.close()
 
     def failure(self, connection: Connection, error: BaseException) -> Failure:
-        """Read the error's number; a connection that PyMySQL has closed is gone whatever the error."""
+        """Read the error's number; a connection that PyMySQL has closed is gone, unless a long statement was why."""
+        if connection.has_choked:
+            return Failure.OTHER
         if not connection.open:
             return Failure.LOST
         number = error.args[0] if isinstance(error, pymysql.Error) and error.args else None

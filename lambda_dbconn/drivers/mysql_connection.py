@@ -33,6 +33,7 @@ else:
 
 _NO_LIMIT = Limit(time.monotonic)
 _DAY_S = 86_400.0
+_SMALL_PACKET_BYTES = 1 << 20  # the smallest max_allowed_packet that any server has had for a default
 
 
 class _Limited:
@@ -174,6 +175,7 @@ class Connection(_Base):
         cutoff: When all waits end but those with a limit of their own; None while it belongs to nobody who would say.
         isolation: The session's own level, while another one is set.
         names: The character set and collation of its login.
+        has_choked: Whether the connection broke while a statement was sent that may be longer than the server takes.
         longest_batch_bytes: Of one of `executemany`'s statements; None for PyMySQL's own limit.
     """
 
@@ -188,6 +190,7 @@ class Connection(_Base):
     address: str
     names: tuple[str, str | None]
     cutoff: Cutoff | None = None
+    has_choked = False
     isolation: str | None = None
     longest_batch_bytes: int | None = None
 
@@ -246,6 +249,16 @@ class Connection(_Base):
     def fileno(self) -> int:
         """Return the socket's file descriptor, -1 when it is closed."""
         return self._sock.fileno() if self._sock is not None else -1
+
+    def _write_bytes(self, data: bytes) -> None:
+        """Send. A server hangs up on more than its `max_allowed_packet`, and its error seldom arrives."""
+        try:
+            super()._write_bytes(data)  # type: ignore[misc] # PyMySQL's stubs know public names only
+        except pymysql.OperationalError as error:
+            if len(data) >= _SMALL_PACKET_BYTES:
+                self.has_choked = True
+                error.add_note(f"{len(data)} bytes were being sent: see whether that is more than max_allowed_packet")
+            raise
 
     def _force_close(self) -> None:
         """Close at once. PyMySQL calls this when a call on the socket has failed, and then raises an error of its own.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         (SessionState.IN_TRANSACTION, Failure.CONFLICT, None),
         (SessionState.CLEAN, Failure.LOST, "lost"),
         (SessionState.UNUSABLE, Failure.LOST, "lost"),
+        (SessionState.CLEAN, Failure.REFUSED, "lost"),
         (SessionState.UNUSABLE, Failure.OTHER, "unclean"),
         (SessionState.UNUSABLE, Failure.READ_ONLY, "unclean"),
         (SessionState.CLEAN, Failure.READ_ONLY, "read_only"),

@@ -26,7 +26,7 @@ from lambda_dbconn.errors import (
 )
 from lambda_dbconn.events import ConnectFailed
 from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeDriver, FakeServer, RecordingObserver
-from tests.unit.conftest import CANARY, local
+from tests.unit.conftest import CANARY, PROXY, local
 
 if TYPE_CHECKING:
     from lambda_dbconn import CredentialProvider
@@ -374,3 +374,28 @@ def test_a_file_of_authorities_that_is_missing_is_found_before_anything_is_opene
             clock=server.clock,
             tell=observer.on_event,
         )
+
+
+def test_a_login_that_turns_out_to_be_good_for_nothing_is_refused_to_the_provider(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    server.password = "good"
+    provider = Rotating("good", "better")
+    opener = connector(server, observer, provider)
+    opener.refuse()
+    assert provider.refusals == []
+    opener.open(within(server))
+    opener.refuse()
+    assert provider.refusals == [Credentials(user="app", password=Secret("good"))]
+
+
+def test_a_token_is_not_kept(server: FakeServer, observer: RecordingObserver) -> None:
+    provider = Rotating("token")
+    server.password = "token"
+    settings = local(host=PROXY, auth="iam", sslmode="verify-full")
+    opener = Connector(
+        settings, driver=FakeDriver(server), credentials=provider, clock=server.clock, tell=observer.on_event
+    )
+    opener.open(within(server))
+    opener.refuse()
+    assert provider.refusals == []

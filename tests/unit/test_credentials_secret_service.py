@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore import exceptions
@@ -16,6 +16,9 @@ from lambda_dbconn.credentials import secret_service
 from lambda_dbconn.credentials.secret_service import ServiceSource
 from lambda_dbconn.credentials.wire_log import QuietWireLog
 from tests.unit.conftest import CANARY
+
+if TYPE_CHECKING:
+    from lambda_dbconn.credentials.aws_keys import AwsKeys
 
 pytestmark = pytest.mark.once
 
@@ -29,6 +32,7 @@ class Clients:
     def __init__(self) -> None:
         self.limits_s: list[tuple[float, float]] = []
         self.regions: list[str | None] = []
+        self.keys: list[AwsKeys | None] = []
         self.addresses = 1
         self.client = get_session().create_client(
             "secretsmanager", region_name="us-east-1", aws_access_key_id="AKID", aws_secret_access_key=CANARY
@@ -36,9 +40,10 @@ class Clients:
         self.script = Stubber(self.client)
         self.script.activate()
 
-    def make(self, _session: Any, region: str | None, *, connect_s: float, read_s: float) -> Any:
+    def make(self, _session: Any, region: str | None, keys: AwsKeys | None, *, connect_s: float, read_s: float) -> Any:
         self.limits_s.append((connect_s, read_s))
         self.regions.append(region)
+        self.keys.append(keys)
         return self.client
 
     def refuse(self, code: str, message: str = "", status: int = 400) -> None:

@@ -19,15 +19,20 @@ from lambda_dbconn.credentials.iam import IamProvider
 from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
 from lambda_dbconn.manager import ConnectionManager
 from lambda_dbconn.testing.fakes import FakeDriver
+from tests.support.secrecy import shown_of
 from tests.unit.conftest import CANARY, PROXY, in_fresh_process, local
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lambda_dbconn.credentials import CredentialProvider
+    from lambda_dbconn.deadline import Deadline
     from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeServer
 
 
-def manager(server: FakeServer, credentials: Callable[[], Credentials]) -> ConnectionManager[FakeConnection]:
+def manager(
+    server: FakeServer, credentials: CredentialProvider | Callable[[], Credentials]
+) -> ConnectionManager[FakeConnection]:
     return ConnectionManager(local(), driver=FakeDriver(server), clock=server.clock, credentials=credentials)
 
 
@@ -89,14 +94,74 @@ def test_a_function_that_returns_something_else_is_a_configuration_error_that_sh
     assert CANARY not in str(caught.value)
 
 
-@pytest.mark.parametrize("error", [CredentialsError("no"), KeyError("no")])
-def test_what_a_function_raises_passes_through(server: FakeServer, error: Exception) -> None:
+class OwnProvider:
+    """A provider of a user's, which gives what a function does."""
+
+    def __init__(self, give: Callable[[], Any]) -> None:
+        self._give = give
+
+    def fetch(self, settings: Settings, deadline: Deadline) -> Any:
+        assert settings.user == "app"
+        assert deadline.remaining_s() > 0
+        return self._give()
+
+    def refused(self, credentials: Credentials) -> bool:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("wrap", [lambda give: give, OwnProvider], ids=["function", "provider"])
+def test_an_error_of_ours_passes_through(server: FakeServer, wrap: Callable[[Any], Any]) -> None:
+    error = CredentialsError("no")
+
     def fail() -> Credentials:
         raise error
 
-    with pytest.raises(type(error)) as caught:
-        manager(server, fail).connection().__enter__()
+    with pytest.raises(CredentialsError) as caught:
+        manager(server, wrap(fail)).connection().__enter__()
     assert caught.value is error
+
+
+@pytest.mark.parametrize("wrap", [lambda give: give, OwnProvider], ids=["function", "provider"])
+@pytest.mark.parametrize("kind", [ValueError, KeyError, UnicodeError, OSError, RuntimeError])
+def test_any_other_error_is_a_credentials_error_that_says_where_and_shows_nothing_of_it(
+    server: FakeServer, wrap: Callable[[Any], Any], kind: type[Exception]
+) -> None:
+    def fail() -> Credentials:
+        try:
+            raise LookupError(CANARY)
+        except LookupError as exc:
+            raise kind(f"cannot read {CANARY}") from exc
+
+    with pytest.raises(
+        CredentialsError, match=f"raised {kind.__name__} at .*test_credentials_selection.py, line "
+    ) as c:
+        manager(server, wrap(fail)).connection().__enter__()
+    assert not c.value.retryable
+    assert CANARY not in shown_of(c.value)
+
+
+def test_an_interrupt_in_a_function_is_no_error_of_the_credentials(server: FakeServer) -> None:
+    def fail() -> Credentials:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        manager(server, fail).connection().__enter__()
+
+
+@pytest.mark.parametrize("given", [CANARY, ("app", CANARY), None])
+def test_a_provider_that_returns_something_else_is_a_configuration_error_that_shows_none_of_it(
+    server: FakeServer, given: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match="the provider OwnProvider returned a") as caught:
+        manager(server, OwnProvider(lambda: given)).connection().__enter__()
+    assert CANARY not in shown_of(caught.value)
+
+
+@pytest.mark.parametrize(("user", "password"), [("a\ud800", None), ("app", f"{CANARY}\udcff")])
+def test_credentials_that_are_no_unicode_text_do_not_exist(user: str, password: str | None) -> None:
+    with pytest.raises(ConfigurationError, match="half of a surrogate pair") as caught:
+        Credentials(user=user, password=Secret(password) if password else None)
+    assert CANARY not in shown_of(caught.value)
 
 
 @pytest.mark.parametrize(("user", "password"), [("a\0b", None), ("app", f"{CANARY}\0")])

@@ -70,7 +70,8 @@ def test_a_step_needs_only_steps_before_it() -> None:
 def test_a_provider_with_a_mistake_is_a_failure_like_any_other(server: FakeServer, clock: FakeClock) -> None:
     diagnosis = examined(server, clock, credentials=Broken())
     failed = next(step for step in diagnosis.steps if step.status == "failed")
-    assert (failed.name, failed.found) == ("credentials", "ZeroDivisionError: a mistake in two lines")
+    assert failed.name == "credentials"
+    assert failed.found.startswith("the provider Broken raised ZeroDivisionError at ")
     assert [step.name for step in diagnosis.steps if step.status == "skipped"] == [
         *("tls", "login", "proxy", "server", "role", "round_trip")
     ]

@@ -27,8 +27,9 @@ MYSQL = [
     (1290, "The MySQL server is running with the --secure-file-priv option", Failure.OTHER),
     (1836, "Running in read-only mode", Failure.READ_ONLY),
     (1792, "Cannot execute statement in a READ ONLY transaction", Failure.READ_ONLY),
+    (1820, "You must SET PASSWORD before executing this statement", Failure.REFUSED),
     *((code, "", Failure.CONFLICT) for code in (1205, 1213)),
-    *((code, "", Failure.OTHER) for code in (1105, 1317, 3024, 1064, 1040, None)),
+    *((code, "", Failure.OTHER) for code in (1105, 1317, 3024, 1064, 1040, 1153, None)),
 ]
 
 

@@ -18,6 +18,8 @@ from lambda_dbconn.errors import (
     LambdaDbConnWarning,
     ProxyBusyError,
     TlsError,
+    excerpt,
+    without_frames,
 )
 
 ALL = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, LambdaDbConnError)]
@@ -122,3 +124,39 @@ def test_what_time_may_mend_is_retryable(cls: type[LambdaDbConnError]) -> None:
 def test_the_warning_is_a_user_warning_and_no_error() -> None:
     assert issubclass(LambdaDbConnWarning, UserWarning)
     assert not issubclass(LambdaDbConnWarning, LambdaDbConnError)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("plain words, ünïcode and 日本", "plain words, ünïcode and 日本"),
+        ("two\n\tlines\r\n", "two lines"),
+        ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
+        ("a\u202eb\u200bc\ud800", r"a\u202eb\u200bc\ud800"),
+        ("x" * 500, "x" * 500),
+        ("x" * 501, "x" * 500 + "… (501 characters)"),
+        ("\x1b" * 10_000_000, r"\x1b" * 125 + "… (10000000 characters)"),
+        (" " * 10_000_000, "… (10000000 characters)"),
+    ],
+    ids=lambda value: str(len(value)),
+)
+def test_an_excerpt_is_one_printable_line_of_bounded_length(said: str, shown: str) -> None:
+    assert excerpt(said) == shown
+
+
+def test_an_error_without_frames_says_no_more_than_an_excerpt() -> None:
+    inner = ValueError("x" * 10_000_000)
+    error = RuntimeError(7, "\x1b[2J")
+    error.__cause__ = inner
+    assert without_frames(error, outer=None) is error
+    assert error.args == (7, r"\x1b[2J")
+    assert len(str(inner)) < 600
+
+
+def test_an_error_of_the_callers_own_is_left_as_it_is() -> None:
+    outer = ValueError("x" * 1_000)
+    error = RuntimeError("line one\nline two")
+    error.__context__ = outer
+    without_frames(error, outer=outer)
+    assert outer.args == ("x" * 1_000,)
+    assert error.args == ("line one line two",)

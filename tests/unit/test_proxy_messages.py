@@ -110,10 +110,16 @@ POSTGRESQL = [
     ('role "app" is not permitted to log in', AuthenticationError, False),
     ('database "shop" does not exist', ConnectError, False),
     (
-        'no pg_hba.conf entry for host "10.0.0.7", user "app", database "shop", no encryption',
+        'no pg_hba.conf entry for host "10.0.0.7", user "app", database "shop", SSL encryption',
         AuthenticationError,
         False,
     ),
+    ('no pg_hba.conf entry for host "10.0.0.7", user "app", database "shop", no encryption', TlsError, False),
+    ('pg_hba.conf rejects connection for host "10.0.0.7", user "app", database "shop", no encryption', TlsError, False),
+    ('no pg_hba.conf entry for host "10.0.0.7", user "app", database "shop", SSL off', TlsError, False),
+    ('LDAP authentication failed for user "app"', AuthenticationError, False),
+    ('GSSAPI authentication failed for user "app"', AuthenticationError, False),
+    ("SASL authentication failed", AuthenticationError, False),
     (
         'pg_hba.conf rejects connection for host "10.0.0.7", user "app", database "shop", SSL encryption',
         AuthenticationError,
@@ -143,6 +149,12 @@ POSTGRESQL = [
     ('server certificate for "other" does not match host name "db.example.com"', TlsError, False),
     ("SSL error: certificate verify failed", TlsError, False),
     ("SSL error: tlsv1 alert protocol version", TlsError, False),
+    ("SSL error: unsupported protocol", TlsError, False),
+    ("SSL error: version too low", TlsError, False),
+    ("SSL error: no protocols available", TlsError, False),
+    ("SSL error: sslv3 alert handshake failure", TlsError, False),
+    ("SSL error: certificate verify failed: certificate has expired", TlsError, False),
+    ("SSL error: bad record mac", TlsError, False),
     ('could not read root certificate file "ca.pem": no certificate or crl found', ConfigurationError, False),
     ('root certificate file "ca.pem" does not exist', ConfigurationError, False),
     # libpq with OpenSSL 3.2 or later
@@ -197,16 +209,35 @@ MYSQL = [
     (1927, "Connection was killed", ConnectError, True),
     (2006, "MySQL server has gone away (BrokenPipeError(32, 'Broken pipe'))", ConnectError, True),
     (3032, "The server is currently in offline mode", ConnectError, True),
-    (1129, "Host '10.0.0.7' is blocked because of many connection errors", AuthenticationError, False),
+    (1129, "Host '10.0.0.7' is blocked because of many connection errors", ConnectError, False),
     (2059, "the server asks for the password in clear, and there is no TLS", TlsError, False),
     (1130, "Host '10.0.0.7' is not allowed to connect to this server", AuthenticationError, False),
     (1203, "User app already has more than 'max_user_connections' active connections", ProxyBusyError, True),
     (1226, "User 'app' has exceeded the 'max_user_connections' resource", ProxyBusyError, True),
     (1251, "Client does not support authentication protocol requested by server", AuthenticationError, False),
+    (
+        1275,
+        "Server is running in --secure-auth mode, but 'app'@'%' has a password in the old",
+        AuthenticationError,
+        False,
+    ),
+    (1524, "Plugin 'mysql_no_login' is not loaded", AuthenticationError, False),
+    (2059, "Authentication plugin 'b'client_ed25519'' not configured", AuthenticationError, False),
     (1698, "Access denied for user 'root'@'localhost'", AuthenticationError, False),
+    (1873, "Access denied trying to change to user 'app'@'%' (using password: YES)", AuthenticationError, False),
+    (3118, "Access denied for user 'app'@'%'. Account is locked.", AuthenticationError, False),
+    (3955, "Access denied for user 'app'@'%'. Account is blocked for 1 day(s)", AuthenticationError, False),
+    (4150, "User is blocked because of too many credential errors", AuthenticationError, False),
+    (4151, "Access denied, this account is locked", AuthenticationError, False),
     (1820, "You must reset your password using ALTER USER", AuthenticationError, False),
     (1862, "Your password has expired.", AuthenticationError, False),
     # PyMySQL
+    (
+        0,
+        "'cryptography' package is required for sha256_password or caching_sha2_password auth methods",
+        ConfigurationError,
+        False,
+    ),
     (2026, "SSL is required but the server doesn't support it", TlsError, False),
     (
         2003,
@@ -232,6 +263,26 @@ MYSQL = [
             "Can't connect to MySQL server on 'x' ([SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
             "self-signed certificate in certificate chain (_ssl.c:1000))"
         ),
+        TlsError,
+        False,
+    ),
+    *(
+        (
+            2003,
+            f"Can't connect to MySQL server on 'x' ([SSL: CERTIFICATE_VERIFY_FAILED] {why} (_ssl.c:1))",
+            TlsError,
+            False,
+        )
+        for why in (
+            "certificate verify failed: certificate has expired",
+            "certificate verify failed: certificate is not yet valid",
+            "certificate verify failed: EE certificate key too weak",
+            "certificate verify failed: CA md too weak",
+        )
+    ),
+    (
+        2003,
+        "Can't connect to MySQL server on 'x' ([SSL: EE_KEY_TOO_SMALL] ee key too small (_ssl.c:1))",
         TlsError,
         False,
     ),
@@ -334,18 +385,67 @@ def test_every_text_of_the_table_is_as_it_is_compared() -> None:
         assert not remedy or remedy.endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("certificate verify failed: certificate has expired", "Renew"),
+        ("certificate verify failed: certificate is not yet valid", "clock"),
+        ("certificate verify failed: CA md too weak", "2,048 bits"),
+        ("ee key too small", "2,048 bits"),
+        ("tlsv1 alert protocol version", "TLS 1.2"),
+        ("unsupported protocol", "TLS 1.2"),
+        ("sslv3 alert handshake failure", "TLS 1.2"),
+        ("certificate verify failed", "SSLROOTCERT"),
+    ],
+)
+def test_what_is_wrong_with_tls_has_a_remedy_that_fits(text: str, words: str) -> None:
+    for engine, said, number in (
+        ("postgresql", f"SSL error: {text}", 0),
+        ("mysql", f"([SSL: CERTIFICATE_VERIFY_FAILED] {text} (_ssl.c:1))", 2003),
+    ):
+        error = connect_error(engine, WHERE, said, number=number)
+        assert type(error) is TlsError
+        assert words in error.remedy
+
+
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
 def test_the_message_is_one_line_that_says_where_and_what_the_driver_said(engine: str) -> None:
     error = connect_error(engine, WHERE, "Connection refused\n\tIs the server running?\n")
     assert error.message == f"cannot connect to {WHERE}: Connection refused Is the server running?"
 
 
-def test_what_is_not_in_the_table_is_an_error_that_no_repetition_mends() -> None:
-    for engine, number in (("postgresql", 0), ("mysql", 4711)):
-        error = connect_error(engine, WHERE, "something new", number=number)
-        assert type(error) is ConnectError
-        assert not error.retryable
-        assert "something new" in str(error)
+@pytest.mark.parametrize(
+    ("engine", "number", "text", "said"),
+    [
+        ("postgresql", 0, "FATAL:  something new", "the server answered with FATAL: something new"),
+        ("mysql", 4711, "something new", "the server answered with error 4711: something new"),
+        ("mysql", 1234, "something new", "the server answered with error 1234: something new"),
+    ],
+)
+def test_an_answer_that_is_not_in_the_table_is_called_one_and_keeps_its_number(
+    engine: str, number: int, text: str, said: str
+) -> None:
+    error = connect_error(engine, WHERE, text, number=number)
+    assert type(error) is ConnectError
+    assert not error.retryable
+    assert error.message == f"cannot connect to {WHERE}: {said}"
+    assert "up and listening" not in error.remedy
+
+
+@pytest.mark.parametrize(("engine", "number"), [("postgresql", 0), ("mysql", 0), ("mysql", 2099)])
+def test_what_is_not_in_the_table_and_no_servers_answer_is_an_error_that_no_repetition_mends(
+    engine: str, number: int
+) -> None:
+    error = connect_error(engine, WHERE, "something new", number=number)
+    assert type(error) is ConnectError
+    assert not error.retryable
+    assert "something new" in error.message
+    assert "up and listening" in error.remedy
+
+
+@pytest.mark.parametrize("number", [1045, 1040, 2003])
+def test_a_number_is_always_shown(number: int) -> None:
+    assert f": error {number}: words" in connect_error("mysql", WHERE, "words", number=number).message
 
 
 def test_a_number_and_a_text_of_mysql_mean_nothing_in_postgresql() -> None:

@@ -203,7 +203,8 @@ def test_an_empty_environment_is_told_what_is_needed() -> None:
         ({"DB_SSLMODE": "disable"}, "DB_SSLMODE is 'disable'; accepted with IAM or an RDS host: verify-full"),
         ({"DB_HOST": "localhost", "DB_AUTH": "iam", "DB_SSLMODE": "disable"}, "accepted with IAM or an RDS host"),
         ({"DB_HOST": "localhost", "DB_READER_HOST": READER, "DB_SSLMODE": "disable"}, "DB_SSLMODE is 'disable'"),
-        ({"DB_HOST": "localhost", "DB_PASSWORD": "a\0b"}, "DB_PASSWORD is not acceptable; accepted: a Secret without"),
+        ({"DB_HOST": "localhost", "DB_PASSWORD": "a\0b"}, "DB_PASSWORD is not acceptable; accepted: a Secret that"),
+        ({"DB_HOST": "localhost", "DB_PASSWORD": "a\udcff"}, "DB_PASSWORD is not acceptable; accepted: a Secret that"),
     ],
 )
 def test_what_does_not_go_together_is_a_fault(changes: dict[str, str], fault: str) -> None:

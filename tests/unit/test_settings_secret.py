@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_dbconn import ConfigurationError, ConnectionManager, Settings, from_env, manager, registry
+from lambda_dbconn import ConfigurationError, ConnectionManager, Settings, from_env, manager, registry, secret
+from lambda_dbconn.credentials.secret_content import read_content
 from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
 from lambda_dbconn.testing.fakes import FakeDriver
 
@@ -90,6 +92,49 @@ def test_what_a_secret_does_not_say_either_is_the_settings_fault() -> None:
     with pytest.raises(ConfigurationError) as caught:
         settings(Secret(name="shop"))
     assert [fault.partition(" is not set")[0] for fault in caught.value.faults] == ["DB_ENGINE", "DB_HOST"]
+
+
+def test_a_key_that_is_missing_is_named_with_its_secret() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        settings(Secret(engine="mysql"))
+    said = "DB_HOST is not set, and the secret 'prod/shop' has nothing under the key 'host'; accepted: a host name"
+    assert caught.value.message.startswith(said)
+
+
+BAD: dict[str, Any] = {"engine": "sqlserver", "host": "db.example:3307", "port": "abc", "dbname": ["shop"]}
+
+
+def bad_secret(**changes: Any) -> Secret:
+    text = json.dumps({"username": "app", "password": "x", **BAD, **changes})
+    content = read_content(secret.Secret(text), secret_id="prod/shop", user_key="username", password_key="password")
+    return Secret(**content.settings())
+
+
+def test_all_that_is_unusable_in_a_secret_is_a_fault_that_names_secret_and_key() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        settings(bad_secret())
+    expected = {"DB_ENGINE": "engine", "DB_HOST": "host", "DB_PORT": "port", "DB_NAME": "dbname"}
+    beginnings = [
+        f"{variable} is not set, and the secret 'prod/shop' has an unusable value under the key {key!r}; accepted: "
+        for variable, key in expected.items()
+    ]
+    assert [fault[: len(start)] for fault, start in zip(caught.value.faults, beginnings, strict=True)] == beginnings
+    assert not [fault for fault in caught.value.faults if "3307" in fault or "abc" in fault]
+
+
+@pytest.mark.parametrize(
+    ("variables", "secret_has"),
+    [
+        ({"ENGINE": "mysql"}, {"host": "h", "port": 1, "dbname": "n"}),
+        ({"HOST": "h"}, {"engine": "mysql", "dbname": "n"}),
+        ({"PORT": "3310"}, {"engine": "mysql", "host": "h", "dbname": "n"}),
+        ({"NAME": "n"}, {"engine": "mysql", "host": "h", "port": 1}),
+    ],
+)
+def test_what_is_unusable_in_a_secret_does_not_matter_where_it_is_not_used(
+    variables: dict[str, str], secret_has: dict[str, Any]
+) -> None:
+    assert settings(bad_secret(**secret_has), **variables).name == "n"
 
 
 def test_a_secret_that_contradicts_the_code_does_not_win() -> None:
