@@ -133,8 +133,11 @@ class Connector(Generic[C]):
         return budget
 
     def forget(self) -> None:
-        """Begin a new budget of repeats, and let the provider forget what it keeps, if it can."""
+        """Begin a new retry budget, and forget silent addresses and what the provider keeps: after a restore."""
         vars(self).pop("_budget", None)
+        from lambda_dbconn.drivers import addresses
+
+        addresses.forget()
         let_forget(self._credentials)
 
     def _try(self, deadline: Deadline, limit: _Limit, *, attempt: int) -> C:
