@@ -67,6 +67,7 @@ class Deadline:
         context: The Lambda context, a number of seconds from now, or None for that of `invocation`, if any.
         reserve_s: Seconds that are left to the handler for its answer.
         clock: Read only when `context` is a number.
+        is_inside_invocation: Whether `invocation` limits it, too: not for what is done after its time is over.
 
     Raises:
         ConfigurationError: `context` is none of these.
@@ -74,7 +75,14 @@ class Deadline:
 
     __slots__ = ("_clock", "_context", "_ends_at", "_remaining_ms", "_reserve_s")
 
-    def __init__(self, context: InvocationContext | float | None, *, reserve_s: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        context: InvocationContext | float | None,
+        *,
+        reserve_s: float,
+        clock: Clock,
+        is_inside_invocation: bool = True,
+    ) -> None:
         self._clock = clock
         self._context: object = context
         self._reserve_s = reserve_s
@@ -89,7 +97,7 @@ class Deadline:
                 f"the argument context is {type(context).__name__!r}; accepted are the Lambda context, "
                 "a number of seconds, or None"
             )
-        current = _invocation.get()
+        current = _invocation.get() if is_inside_invocation else None
         if current is not None:
             self._context = current
             self._remaining_ms = current.get_remaining_time_in_millis

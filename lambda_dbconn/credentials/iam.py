@@ -15,7 +15,7 @@ from lambda_dbconn.credentials import Credentials, let_forget
 from lambda_dbconn.credentials.aws_keys import KEYS_LIMIT_S, FunctionKeys, keys_within
 from lambda_dbconn.credentials.sigv4 import sign_token
 from lambda_dbconn.endpoint import classify
-from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.errors import ConfigurationError, CredentialsError
 from lambda_dbconn.events import CredentialsFetched
 from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.settings import environment
@@ -37,7 +37,8 @@ class IamProvider:
     Args:
         keys: Where the AWS keys come from, instead of the function's role; called for each connection. With a method
             `within`, that is called instead, with the seconds that it may take.
-        names_behind: Returns the names that a host is an alias of; asked only about hosts that are not RDS's.
+        names_behind: Returns the names that a host is an alias of, instead of the resolver; asked only about hosts
+            that are not RDS's.
         clock: Tells the time of signing.
     """
 
@@ -49,7 +50,7 @@ class IamProvider:
         clock: Clock | None = None,
     ) -> None:
         self._keys = keys if keys is not None else FunctionKeys()
-        self._names_behind = names_behind if names_behind is not None else _names_behind
+        self._names_behind = names_behind
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._tell: Callable[[Event], None] = _tell_nobody
 
@@ -66,14 +67,15 @@ class IamProvider:
         Raises:
             ConfigurationError: It is not known which host or region to sign for; or the settings do not say `iam`,
                 which is what makes sure that a token only ever goes through verified TLS.
-            CredentialsError: There are no AWS keys.
+            CredentialsError: There are no AWS keys; or the resolver does not say what the host is an alias of.
+            DeadlineExceededError: No time is left to ask it.
         """
         if settings.auth != "iam":
             raise ConfigurationError(
                 f"{settings.variable('auth')} is {settings.auth!r}, but the provider gives IAM tokens; accepted: iam"
             )
         started = self._clock.monotonic()
-        endpoint = self._signing_endpoint(settings)
+        endpoint = self._signing_endpoint(settings, deadline)
         region = endpoint.region or settings.region or environment("AWS_REGION")
         if region is None:
             raise ConfigurationError(
@@ -108,7 +110,7 @@ class IamProvider:
         """Forget the AWS keys, where they are kept."""
         let_forget(self._keys)
 
-    def _signing_endpoint(self, settings: Settings) -> Endpoint:
+    def _signing_endpoint(self, settings: Settings, deadline: Deadline) -> Endpoint:
         """Return the endpoint whose name the token is signed for: RDS accepts no alias there.
 
         That is the server's name if it is RDS's or `signing_host` says so, else the RDS name among those that the host
@@ -120,7 +122,9 @@ class IamProvider:
         endpoint = classify(settings.server_name)
         if endpoint.is_rds or settings.signing_host is not None:
             return endpoint
-        for name in self._names_behind(endpoint.host):
+        limit_s = deadline.cap_s(settings.connect_timeout_s, doing=f"looking up {endpoint.host}")
+        ask = self._names_behind
+        for name in ask(endpoint.host) if ask is not None else _names_behind(endpoint.host, limit_s):
             try:
                 found = classify(name.removesuffix("."))
             except ConfigurationError:
@@ -137,12 +141,24 @@ def _tell_nobody(_event: Event) -> None:
     """Be what is told before anybody listens."""
 
 
-def _names_behind(host: str) -> list[str]:
-    """Return the names that a host is an alias of, as far as the resolver tells."""
+def _names_behind(host: str, timeout_s: float) -> list[str]:
+    """Return the names that a host is an alias of, as far as the resolver tells.
+
+    Raises:
+        CredentialsError: The resolver is silent or overloaded; `retryable`.
+    """
     import socket
 
+    from lambda_dbconn.resolver import is_temporary, look_up
+
     try:
-        canonical, aliases, _ = socket.gethostbyname_ex(host)
-    except (OSError, UnicodeError):
+        canonical, aliases, _ = look_up(socket.gethostbyname_ex, host, timeout_s=timeout_s)
+    except (OSError, UnicodeError) as error:
+        if is_temporary(error):
+            raise CredentialsError(
+                f"cannot look up of which RDS host {host} is an alias: {error}",
+                remedy="Check that the VPC's DNS resolver can be reached, or set SIGNING_HOST, which needs no look-up.",
+                retryable=True,
+            ) from error
         return []
     return [*aliases, canonical]

@@ -70,6 +70,7 @@ _FAILURES = {
     "ParamValidationError": ("Check SECRET_ID.", False),
     "EndpointConnectionError": (_NO_ROUTE, True),
     "ConnectTimeoutError": (_NO_ROUTE, True),
+    "TimeoutError": ("Check that the VPC's DNS resolver can be reached.", True),
     "ReadTimeoutError": (_NO_ROUTE, True),
     "ConnectionClosedError": (_NO_ROUTE, True),
     "ProxyConnectionError": ("Check the variable HTTPS_PROXY.", True),
@@ -155,12 +156,14 @@ class ServiceSource:
             self._signed_by = keys
         limit_s = next((limit_s for limit_s in _LIMITS_S if limit_s <= left_s), _LIMITS_S[-1])
         client = self._clients.get(limit_s)
-        if client is None:
+        if client is not None:
+            _address_count(client.meta.endpoint_url, timeout_s)  # botocore would wait for a silent resolver
+        else:
             from botocore.session import get_session
 
             session = get_session()
             client = _make(session, self._region, keys, connect_s=limit_s / 2, read_s=limit_s / 2)
-            addresses = _address_count(client.meta.endpoint_url)
+            addresses = _address_count(client.meta.endpoint_url, timeout_s)
             if addresses > 1:  # each address gets the whole time limit, and without a route all are silent
                 client = _make(session, self._region, keys, connect_s=limit_s / 2 / addresses, read_s=limit_s / 2)
             self._clients[limit_s] = client
@@ -192,13 +195,25 @@ def _summary(answer: Any) -> str:
     return f"{answer.get('HTTPStatusCode')}, {kind}, {excerpt(str(headers.get('content-length', 'unknown')))} bytes"
 
 
-def _address_count(url: str) -> int:
-    """Return how many addresses the URL's host has, 1 if that cannot be said."""
+def _address_count(url: str, timeout_s: float) -> int:
+    """Return how many addresses the URL's host has, 1 if that cannot be said.
+
+    Raises:
+        TimeoutError: The resolver does not answer in time.
+    """
     import socket
     from urllib.parse import urlsplit
 
+    from botocore.utils import get_environ_proxies
+
+    from lambda_dbconn.resolver import look_up
+
+    if get_environ_proxies(url):
+        return 1  # the proxy looks it up
     try:
-        return len(socket.getaddrinfo(urlsplit(url).hostname, None, type=socket.SOCK_STREAM)) or 1
+        return len(look_up(socket.getaddrinfo, urlsplit(url).hostname, None, timeout_s=timeout_s)) or 1
+    except TimeoutError:
+        raise
     except (OSError, UnicodeError):
         return 1
 

@@ -162,7 +162,7 @@ class _Way:
         return self._deadline.cap_s(self.settings.connect_timeout_s, doing="examining the connection")
 
     def _resolve(self) -> Finding:
-        finding, self._addresses = network.resolved(self.settings)
+        finding, self._addresses = network.resolved(self.settings, self._limit_s())
         return finding
 
     def _connect(self) -> Finding:

@@ -40,14 +40,14 @@ def classified(settings: Settings) -> Finding:
     )
 
 
-def resolved(settings: Settings) -> tuple[Finding, list[str]]:
-    """Look the host up; return its addresses, too. The resolver's own time limits apply.
+def resolved(settings: Settings, timeout_s: float) -> tuple[Finding, list[str]]:
+    """Look the host up; return its addresses, too.
 
     Raises:
-        StepFailedError: It has none.
+        StepFailedError: It has none, or the resolver does not answer in time.
     """
     try:
-        found = addresses.resolve(settings.host, settings.port)
+        found = addresses.resolve(settings.host, settings.port, timeout_s)
     except (ConnectError, ConfigurationError) as error:
         raise StepFailedError(error.message, causes.of_dns(settings, is_temporary=error.retryable)) from error
     notes = []
@@ -91,7 +91,7 @@ def connected(settings: Settings, found: list[str], timeout_s: float) -> tuple[F
         raise StepFailedError(f"port {settings.port}: {said}", causes.of_tcp(settings, _kind(failures)), facts=facts)
     notes: tuple[str, ...] = ()
     if failures:
-        notes = ("an address does not answer: the library passes over it, but each new connection waits for it first",)
+        notes = ("an address does not answer: the library waits for it once, then tries it last",)
     return Finding(found=f"port {settings.port}: {said}", facts=facts, notes=notes), first
 
 

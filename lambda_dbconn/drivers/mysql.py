@@ -81,7 +81,8 @@ class MysqlDriver:
     def open(self, settings: Settings, credentials: Credentials, trust: Trust, *, timeout_s: float) -> Connection:
         """Connect to the first address that answers; PyMySQL itself sends `SET NAMES`, and SET AUTOCOMMIT if off."""
         return addresses.first_that_opens(
-            addresses.resolve(settings.host, settings.port),
+            settings.host,
+            settings.port,
             timeout_s,
             lambda address, limit_s: self._open_at(address, settings, credentials, trust, limit_s),
         )

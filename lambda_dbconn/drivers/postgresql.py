@@ -77,7 +77,7 @@ class PostgresqlSessions(Generic[C]):
             self._put_back(connection)
             return connection
 
-        return addresses.first_that_opens(addresses.resolve(settings.host, settings.port), timeout_s, open_one)
+        return addresses.first_that_opens(settings.host, settings.port, timeout_s, open_one)
 
     def watch(self, connection: C, see: Callable[[str | bytes], None]) -> None:
         """Let the connection's cursors show what they send."""

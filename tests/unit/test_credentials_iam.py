@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -197,12 +199,40 @@ def test_missing_keys_are_an_error_before_anything_is_signed(clock: FakeClock) -
 
 def test_the_resolvers_aliases_come_before_the_canonical_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostbyname_ex", lambda host: ("canonical", [host, "alias"], ["192.0.2.1"]))
-    assert iam._names_behind(CUSTOM) == [CUSTOM, "alias", "canonical"]
+    assert iam._names_behind(CUSTOM, 30) == [CUSTOM, "alias", "canonical"]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(_host: str) -> None:
+        raise error
+
+    monkeypatch.setattr("socket.gethostbyname_ex", fail)
 
 
 def test_a_name_that_does_not_resolve_is_an_alias_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(host: str) -> None:
-        raise OSError("Name or service not known")
+    failing(monkeypatch, socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+    assert iam._names_behind(CUSTOM, 30) == []
 
-    monkeypatch.setattr("socket.gethostbyname_ex", fail)
-    assert iam._names_behind(CUSTOM) == []
+
+def test_a_resolver_that_has_trouble_may_be_asked_again(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+    failing(monkeypatch, socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
+    with pytest.raises(CredentialsError, match=r"db\.example\.org is an alias: .*Temporary") as caught:
+        signed(IamProvider(keys=lambda: KEYS, clock=clock), settings(host=CUSTOM), clock)
+    assert caught.value.retryable
+
+
+def test_a_silent_resolver_costs_no_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+    may_answer = threading.Event()
+
+    def silent(_host: str) -> None:
+        """Stand for glibc's with a name server that does not answer."""
+        assert may_answer.wait(30)
+
+    monkeypatch.setattr("socket.gethostbyname_ex", silent)
+    deadline = Deadline(0.02, reserve_s=0, clock=clock)
+    try:
+        with pytest.raises(CredentialsError, match=r"not answered within 0\.02 s") as caught:
+            IamProvider(keys=lambda: KEYS, clock=clock).fetch(settings(host=CUSTOM), deadline)
+    finally:
+        may_answer.set()
+    assert caught.value.retryable

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,7 +63,7 @@ class Clients:
 def clients(monkeypatch: pytest.MonkeyPatch) -> Clients:
     clients = Clients()
     monkeypatch.setattr(secret_service, "_make", clients.make)
-    monkeypatch.setattr(secret_service, "_address_count", lambda _: clients.addresses)
+    monkeypatch.setattr(secret_service, "_address_count", lambda *_: clients.addresses)
     return clients
 
 
@@ -220,3 +222,34 @@ def test_the_wire_log_is_quiet_while_a_secret_is_read_and_only_then(
     logger.debug("after")
     assert [record.getMessage() for record in caplog.records] == ["after"]
     assert logger.filters == []
+
+
+@pytest.mark.parametrize("reads_before", [0, 1])
+def test_a_silent_resolver_costs_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch, reads_before: int) -> None:
+    clients, may_answer = Clients(), threading.Event()
+    monkeypatch.setattr(secret_service, "_make", clients.make)
+    source = ServiceSource(region="us-east-1")
+    with monkeypatch.context() as patch:
+        patch.setattr(secret_service, "_address_count", lambda *_: 1)
+        for _ in range(reads_before):
+            clients.script.add_response("get_secret_value", {**ANSWER, "SecretString": CANARY}, READ)
+            source.read("prod/shop", stage="AWSCURRENT", timeout_s=2.0)
+
+    def silent(*_: object, **__: object) -> None:
+        """Stand for glibc's with a name server that does not answer."""
+        assert may_answer.wait(30)
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    try:
+        with pytest.raises(CredentialsError, match=r"the resolver has not answered within 0\.20 s") as caught:
+            source.read("prod/shop", stage="AWSCURRENT", timeout_s=0.2)
+    finally:
+        may_answer.set()
+    assert caught.value.retryable
+    assert "resolver" in caught.value.remedy
+
+
+def test_behind_an_https_proxy_the_endpoint_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.internal:3128")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("a look-up"))
+    assert secret_service._address_count(URL["endpoint_url"], 30) == 1

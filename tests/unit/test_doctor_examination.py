@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def _network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Imagine a host that answers, and a server that has answers."""
     here, there = socket.socketpair()
-    monkeypatch.setattr(addresses, "resolve", lambda host, port: ["127.0.0.1"])
+    monkeypatch.setattr(addresses, "resolve", lambda *_: ["127.0.0.1"])
     monkeypatch.setattr(socket, "create_connection", lambda *_: here)
     for name in ("between", "version", "role"):
         monkeypatch.setattr(server, name, lambda *_: Finding(found="imagined"))

@@ -34,8 +34,8 @@ def test_the_old_side_of_a_blue_green_deployment_is_noted() -> None:
 
 @pytest.mark.parametrize(("address", "is_noted"), [("52.1.2.3", True), ("10.0.0.5", False), ("fe80::1%eth0", False)])
 def test_a_public_address_of_a_proxy_is_noted(monkeypatch: pytest.MonkeyPatch, address: str, *, is_noted: bool) -> None:
-    monkeypatch.setattr(addresses, "resolve", lambda host, port: [address])
-    finding, found = network.resolved(local(host=PROXY, **REMOTE))
+    monkeypatch.setattr(addresses, "resolve", lambda host, port, timeout_s: [address])
+    finding, found = network.resolved(local(host=PROXY, **REMOTE), 1.0)
     assert found == [address]
     assert bool(finding.notes) is is_noted
 
@@ -49,7 +49,7 @@ def test_the_kind_of_a_resolvers_failure_decides_what_is_likeliest(
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(StepFailedError) as caught:
-        network.resolved(local(host=PROXY, **REMOTE))
+        network.resolved(local(host=PROXY, **REMOTE), 1.0)
     assert words in caught.value.causes[0].cause
 
 
@@ -66,7 +66,7 @@ def test_one_address_that_does_not_answer_is_noted_and_the_other_is_taken(monkey
         finding, sock = network.connected(local(host=PROXY, **REMOTE), ["10.0.0.1", "10.0.0.2"], 1.0)
         assert sock is here
     assert finding.facts["addresses"]["10.0.0.1"] == "no answer"
-    assert "passes over" in finding.notes[0]
+    assert "tries it last" in finding.notes[0]
 
 
 @pytest.mark.parametrize(
