@@ -9,10 +9,14 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import pymysql
 import pytest
+from pymysql.connections import MySQLResult
+from pymysql.protocol import MysqlPacket
 
 from lambda_dbconn.deadline import Course, Cutoff, Limit
-from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext
+from lambda_dbconn.drivers.mysql_connection import Connection
+from lambda_dbconn.drivers.mysql_socket import Socket, TlsContext
 from lambda_dbconn.testing.certificates import Certificates
 
 if TYPE_CHECKING:
@@ -212,6 +216,27 @@ def test_a_handshake_keeps_to_the_limit_and_leaves_no_socket_open(certificates: 
 
 
 # --- the connection
+
+
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        (pymysql.Connection, ["_write_bytes", "_execute_command", "_read_packet", "_read_ok_packet", "_force_close"]),
+        (pymysql.Connection, ["_read_query_result", "_sock", "_rfile"]),
+        (MySQLResult, ["_check_packet_is_eof", "_read_row_from_packet", "_finish_unbuffered_query", "__del__"]),
+        (MySQLResult, ["_read_rowdata_packet_unbuffered", "read", "init_unbuffered_query"]),
+    ],
+)
+def test_the_private_names_of_pymysql_that_the_driver_rests_on_are_there(owner: type, names: list[str]) -> None:
+    assert [name for name in names if name not in vars(owner)] == []
+
+
+def test_an_error_of_the_server_is_told_from_one_of_pymysqls_own_by_its_sqlstate() -> None:
+    assert MysqlPacket(b"\xff\x15\x04#28000no", "utf8").is_error_packet()
+    with pytest.raises(pymysql.OperationalError) as raised:
+        MysqlPacket(b"\xff\x15\x04#28000no", "utf8").raise_for_error()
+    assert raised.value.sqlstate == "28000"
+    assert pymysql.OperationalError(2013, "lost").sqlstate is None
 
 
 @pytest.fixture
