@@ -253,7 +253,10 @@ class MysqlDriver:
         mysql_session.remember(connection, names)
 
     def put_back_tracked(self, connection: Connection, *, timeout_s: float) -> None:
-        """Set these variables, and the database, back to what they were: two or three round trips, none without.
+        """Set these variables, and the database, back to what they were: up to three round trips, none without.
+
+        One asks for the values, one SET puts back those that differ (a second one what was set with SET LOCAL and is
+        not tracked), one selects the database.
 
         Raises:
             pymysql.Error: The server refuses, the connection is lost, or the time is over.

@@ -52,6 +52,7 @@ def send_reset(connection: Connection) -> None:
     Raises:
         pymysql.Error: The connection is lost, or was not at rest.
     """
+    _check_open(connection)
     if not connection.is_at_rest:
         raise out_of_step()
     connection.forget_rows()  # or a cursor that was kept would take the replies for its own next result
@@ -68,6 +69,7 @@ def finish_reset(connection: Connection) -> None:
         pymysql.Error: The server refuses, or the connection is lost.
         pymysql.NotSupportedError: The login named no database and one is selected: there is no way back to none.
     """
+    _check_open(connection)
     _read_ok(connection)
     is_sent = takes_pipeline(connection)
     if not is_sent:
@@ -78,6 +80,11 @@ def finish_reset(connection: Connection) -> None:
     _read_database(connection)
     connection.charset, connection.collation, connection.encoding = connection.names  # type: ignore[misc] # logged in
     connection.owes = False
+
+
+def _check_open(connection: Connection) -> None:
+    if not connection.open:
+        raise pymysql.InterfaceError(0, "the connection is closed")
 
 
 def _command(command: int, body: bytes) -> bytes:
@@ -139,15 +146,18 @@ def put_back(connection: Connection) -> None:
         pymysql.Error: The server refuses, or the connection is lost.
         pymysql.NotSupportedError: The login named no database and one is selected: there is no way back to none.
     """
+    from lambda_dbconn.pinning.rules import MYSQL_TRACKED
+
     known = connection.tracked
     now = _variables(connection, known) if known else {}
-    changes = [
-        f"SESSION {name} = {_literal(connection, name, value)}"
-        for name, value in known.items()
-        if value is not None and now.get(name) != value
-    ]
-    if changes:
-        pymysql.Connection.query(connection, f"SET {', '.join(changes)}")  # unseen
+    changes: dict[str, list[str]] = {"SESSION": [], "LOCAL": []}  # LOCAL means the same, and does not pin
+    for name, value in known.items():
+        if value is not None and now.get(name) != value:
+            scope = "SESSION" if name in MYSQL_TRACKED else "LOCAL"
+            changes[scope].append(f"{scope} {name} = {_literal(connection, name, value)}")
+    for assignments in changes.values():
+        if assignments:
+            pymysql.Connection.query(connection, f"SET {', '.join(assignments)}")  # unseen
     if connection.db:
         pymysql.Connection.select_db(connection, connection.db)
     elif ask(connection, "SELECT DATABASE()") != ((None,),):

@@ -291,6 +291,7 @@ STATEMENTS: dict[str, Callable[[Any, int], object]] = {
     "query": lambda c, n: fetch(c, "SELECT %s, REPEAT('x', 5000)", n),
     "stream": lambda c, n: stream(c, f"SELECT {n} UNION SELECT {n} + 1"),
     "two results": lambda c, n: query(c, "CALL two()"),
+    "two results, read": lambda c, n: all_results(c, "CALL two()"),
     "error": lambda c, n: suppressed(lambda: fetch(c, f"SELECT nothing{n}")),
     "transaction": lambda c, n: (c.begin(), c.commit()),
 }
@@ -339,6 +340,36 @@ def check_next(session: Session, number: int) -> None:
     if state is UNUSABLE:
         session.reopen()
     assert session.fetch("SELECT %s, 'next'", number) == ((number, "next"),)
+
+
+@pytest.mark.parametrize("go_on", ["release", "next row", "next statement", "close"])
+def test_the_half_of_a_packet_that_an_interrupt_has_left_is_not_read_as_the_next(
+    go_on: str, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The value, which may be a stranger's, reads as the end of the rows when its packet's header is gone."""
+    value = bytes((0, 0, 6, 0xFE, 0, 0, 2, 0))
+    connection: Any = session.connection
+    cursor = stream(connection, f"SELECT 'first' UNION ALL SELECT x'{value.hex()}' UNION ALL SELECT 'third'")
+    with monkeypatch.context() as patch:
+        reads = iter((connection._read_bytes,))
+
+        def read(count: int) -> bytes:
+            for real in reads:
+                return bytes(real(count))
+            raise Struck
+
+        patch.setattr(connection, "_read_bytes", read, raising=False)
+        with pytest.raises(Struck):
+            cursor.fetchone()
+    if go_on == "next row":
+        with pytest.raises(pymysql.OperationalError, match=OUT_OF_STEP):
+            cursor.fetchone()
+    elif go_on == "next statement":
+        with pytest.raises(pymysql.OperationalError, match=OUT_OF_STEP):
+            query(connection, "SELECT 1")
+    elif go_on == "close":
+        cursor.close()
+    assert session.state() is UNUSABLE
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as above
