@@ -50,7 +50,6 @@ _LONGEST_BATCH_BYTES = 16_000  # a statement of more than 16 KB pins the session
 _PLUGIN_CANNOT_LOAD = 2059
 _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 _IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
-_STATE_BITS = _AUTOCOMMIT | _IN_TRANSACTION
 _CLEAN = SessionState.CLEAN
 
 _READ_ONLY_TRANSACTION = 1792
@@ -148,7 +147,7 @@ class MysqlDriver:
                 connection.read_rest()
 
     def state(self, connection: Connection, *, within_s: Callable[[], float]) -> SessionState:
-        """Trust the server's last word when it is clean; else refresh it with a ping, and put right what is not.
+        """Trust the server's last word, ask for it with a ping after an error, and put right what is not in order.
 
         What is left of the last statement's results is read if it is little; `read_rest` tells of errors in it.
         """
@@ -159,13 +158,14 @@ class MysqlDriver:
                 return SessionState.UNUSABLE
         if connection.owes or not connection.open:
             return SessionState.UNUSABLE
-        status = connection.status
-        if status is None or status & _STATE_BITS != _AUTOCOMMIT:
+        if connection.status is None:
             self.ping(connection, timeout_s=within_s())
-            if connection.server_status & _IN_TRANSACTION:
-                return SessionState.IN_TRANSACTION
+        status = connection.status or 0
+        if status & _IN_TRANSACTION:
+            return SessionState.IN_TRANSACTION
+        if not status & _AUTOCOMMIT:
             with connection.within(within_s()):
-                connection.autocommit(True)  # noqa: FBT003 - PyMySQL's signature; sent only if it is off
+                mysql_session.switch_autocommit_on(connection)
         if connection.isolation is not None and connection.puts_isolation_back:
             with connection.within(within_s()):
                 mysql_session.set_level(connection, connection.isolation)
@@ -253,16 +253,16 @@ class MysqlDriver:
         mysql_session.remember(connection, names)
 
     def put_back_tracked(self, connection: Connection, *, timeout_s: float) -> None:
-        """Set these variables, and the database, back to what they were: up to three round trips, none without.
+        """Set these variables back to what they were, and select the login's database if another may be selected.
 
-        One asks for the values, one SET puts back those that differ (a second one what was set with SET LOCAL and is
-        not tracked), one selects the database.
+        One SET: one round trip, one more for the database, none if nothing was changed. (What was set with SET LOCAL
+        and is not tracked takes a SET of its own.)
 
         Raises:
             pymysql.Error: The server refuses, the connection is lost, or the time is over.
             pymysql.NotSupportedError: The login named no database, and one was selected since.
         """
-        if connection.has_changed_tracked:
+        if connection.changed:
             with connection.within(timeout_s):
                 mysql_session.put_back(connection)
 

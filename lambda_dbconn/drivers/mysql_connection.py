@@ -132,7 +132,7 @@ class Connection(_Base):
         puts_isolation_back: Nothing else does so at the end of a loan.
         names: The character set and collation of its login; None until then.
         tracked: The values of variables before the caller changed them, where RDS Proxy tracks them.
-        has_changed_tracked: One of these may have changed since.
+        changed: What may have changed since, as `pinning.tracked` names it.
         longest_batch_bytes: Of one of `executemany`'s statements; None for PyMySQL's own limit.
     """
 
@@ -155,7 +155,7 @@ class Connection(_Base):
     isolation: str | None = None
     puts_isolation_back = True
     tracked: dict[str, str | None]
-    has_changed_tracked = False
+    changed: set[str]
     longest_batch_bytes: int | None = None
 
     # --- login
@@ -174,7 +174,7 @@ class Connection(_Base):
             super().connect(sock)
             self.names = (self.charset, self.collation, self.encoding)
             self._attributes = (self.cursorclass, self.use_unicode, self.decoders.copy(), self.encoders.copy())
-            self.tracked = {}
+            self.tracked, self.changed = {}, set()
             self.has_sent = False
             return
         error = sys.exception()

@@ -132,15 +132,16 @@ def remember(connection: Connection, names: Iterable[str]) -> None:
         Exception: As for a statement of the caller's.
     """
     known = connection.tracked
-    wanted = [variable for name in names for variable in _MEANT.get(name, (name,)) if variable not in known]
-    connection.has_changed_tracked = True
+    connection.changed.update(names)
+    wanted = [variable for variable in _variables(names) if variable not in known]
     if wanted:
-        found = _variables(connection, wanted)
-        known.update((variable, found.get(variable)) for variable in wanted)
+        listed = ", ".join(connection.escape(variable) for variable in wanted)
+        rows = ask(connection, f"SHOW SESSION VARIABLES WHERE Variable_name IN ({listed})")
+        known.update(dict.fromkeys(wanted), **{name.decode(): value.decode() for name, value in rows})
 
 
 def put_back(connection: Connection) -> None:
-    """Set what differs from the remembered values, and select the login's database.
+    """Set what was changed to the remembered values, and select the login's database if another may be selected.
 
     Raises:
         pymysql.Error: The server refuses, or the connection is lost.
@@ -148,28 +149,26 @@ def put_back(connection: Connection) -> None:
     """
     from lambda_dbconn.pinning.rules import MYSQL_TRACKED
 
-    known = connection.tracked
-    now = _variables(connection, known) if known else {}
-    changes: dict[str, list[str]] = {"SESSION": [], "LOCAL": []}  # LOCAL means the same, and does not pin
-    for name, value in known.items():
-        if value is not None and now.get(name) != value:
-            scope = "SESSION" if name in MYSQL_TRACKED else "LOCAL"
-            changes[scope].append(f"{scope} {name} = {_literal(connection, name, value)}")
-    for assignments in changes.values():
-        if assignments:
-            pymysql.Connection.query(connection, f"SET {', '.join(assignments)}")  # unseen
-    if connection.db:
-        pymysql.Connection.select_db(connection, connection.db)
-    elif ask(connection, "SELECT DATABASE()") != ((None,),):
-        raise pymysql.NotSupportedError("the login named no database, and one is selected")
+    assignments: dict[str, list[str]] = {"SESSION": [], "LOCAL": []}  # LOCAL means the same, and does not pin
+    for variable in _variables(connection.changed):
+        value = connection.tracked.get(variable)
+        if value is not None:
+            scope = "SESSION" if variable in MYSQL_TRACKED else "LOCAL"
+            assignments[scope].append(f"{scope} {variable} = {_literal(connection, variable, value)}")
+    for several in assignments.values():
+        if several:
+            pymysql.Connection.query(connection, f"SET {', '.join(several)}")  # unseen
+    if "database" in connection.changed:
+        if connection.db:
+            pymysql.Connection.select_db(connection, connection.db)
+        elif ask(connection, "SELECT DATABASE()") != ((None,),):
+            raise pymysql.NotSupportedError("the login named no database, and one is selected")
     connection.charset, connection.collation, connection.encoding = connection.names  # type: ignore[misc] # logged in
-    connection.has_changed_tracked = False
+    connection.changed.clear()
 
 
-def _variables(connection: Connection, names: Iterable[str]) -> dict[str, str]:
-    wanted = ", ".join(connection.escape(name) for name in names)
-    rows = ask(connection, f"SHOW SESSION VARIABLES WHERE Variable_name IN ({wanted})")
-    return {name.decode(): value.decode() for name, value in rows}
+def _variables(names: Iterable[str]) -> list[str]:
+    return [variable for name in sorted(names) for variable in _MEANT.get(name, (name,))]
 
 
 def _literal(connection: Connection, name: str, value: str) -> str:
@@ -178,7 +177,12 @@ def _literal(connection: Connection, name: str, value: str) -> str:
     return value if value.isdecimal() else str(connection.escape(value))
 
 
-# --- isolation
+# --- autocommit and isolation
+
+
+def switch_autocommit_on(connection: Connection) -> None:
+    """Say `autocommit=1`, whatever PyMySQL takes it to be."""
+    pymysql.Connection.query(connection, "SET autocommit = 1")  # unseen
 
 
 def level(connection: Connection) -> str:

@@ -107,6 +107,25 @@ def failed(connection: Any, statement: str, cursor: Any = None) -> object:
     return made
 
 
+OPEN: dict[str, Callable[[Any], object]] = {
+    "a transaction": lambda c: c.begin(),
+    "a transaction with rows": lambda c: (c.begin(), query(c, "SELECT 1")),
+    "a procedure's": lambda c: query(c, "CALL begin_only()"),
+    "without autocommit": lambda c: (c.autocommit(False), query(c, "SELECT * FROM deeds LIMIT 1")),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_an_open_transaction_is_known_without_a_round_trip(name: str, session: Session, database: Database) -> None:
+    OPEN[name](session.connection)
+    database.forget()
+    assert session.state() is IN_TRANSACTION
+    assert database.cost() == (0, 0)
+    session.driver.rollback(session.connection, timeout_s=LIMIT_S)
+    assert session.state() is CLEAN
+    assert session.fetch("SELECT @@autocommit") == ((1,),)
+
+
 @pytest.mark.parametrize("name", QUIET)
 def test_a_reply_that_was_read_to_its_end_needs_no_round_trip_at_release(
     name: str, session: Session, database: Database
@@ -137,8 +156,6 @@ UNCERTAIN: dict[str, tuple[Callable[[Any], object], SessionState]] = {
     "no such database": (lambda c: suppressed(lambda: c.select_db("no_such_database")), CLEAN),
     "an error in an open transaction": (lambda c: (c.begin(), failed(c, "SELECT nothing")), IN_TRANSACTION),
     "a procedure that failed in its own transaction": (lambda c: failed(c, "CALL pay()"), IN_TRANSACTION),
-    "an open transaction": (lambda c: c.begin(), IN_TRANSACTION),
-    "a procedure's open transaction": (lambda c: c.cursor().execute("CALL begin_only()"), IN_TRANSACTION),
 }
 
 

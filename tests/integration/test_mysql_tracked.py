@@ -139,7 +139,10 @@ def test_a_loan_that_changes_nothing_pays_nothing_and_a_value_is_asked_for_once(
         for cost in (2, 1, 1):
             session.fetch("SET time_zone = '+03:00'")
             assert database.cost() == (0, cost)
+            database.forget()
             session.driver.put_back_tracked(session.connection, timeout_s=LIMIT_S)
+            session.driver.put_back_tracked(session.connection, timeout_s=LIMIT_S)
+            assert database.cost() == (0, 1)
             database.forget()
 
 
@@ -150,10 +153,15 @@ def test_what_the_user_may_not_send_changes_nothing_and_asks_nothing(database: D
         with pytest.raises(DeadlineExceededError):
             session.fetch("SET time_zone = '+03:00'")
         assert database.cost() == (0, 0)
-        assert not session.connection.has_changed_tracked
+        assert not session.connection.changed
 
 
 def test_a_login_without_a_database_cannot_be_put_back_to_none(database: Database) -> None:
+    with session_of(database, name=None) as session:
+        watch(session)
+        session.fetch("USE app")
+        with pytest.raises(pymysql.NotSupportedError):
+            session.driver.put_back_tracked(session.connection, timeout_s=LIMIT_S)
     with session_of(database, name=None) as session:
         watch(session)
         session.fetch("SET time_zone = '+03:00'")

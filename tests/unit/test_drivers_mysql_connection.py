@@ -15,6 +15,7 @@ from pymysql.connections import MySQLResult
 from pymysql.protocol import MysqlPacket
 
 from lambda_dbconn.deadline import Course, Cutoff, Limit
+from lambda_dbconn.drivers.mysql import MysqlDriver
 from lambda_dbconn.drivers.mysql_connection import Connection
 from lambda_dbconn.drivers.mysql_socket import Socket, TlsContext
 from lambda_dbconn.testing.certificates import Certificates
@@ -281,3 +282,25 @@ def test_the_managers_clock_may_be_another_one(connection: Connection, moment: f
     obeyed.ends_at = moment
     with pytest.raises(TimeoutError):
         connection._sock.sendall(b"x")
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("8.0.35", True),
+        ("8.4.3", True),
+        ("9.7.4-2", True),
+        ("10.11.19-MariaDB-deb12", True),
+        ("5.5.5-10.6.14-MariaDB-log", True),
+        ("5.5.5-10.4.8", True),
+        ("5.7.12", False),
+        ("5.7.44-log", False),
+        ("5.6.10", False),
+        ("unknown", False),
+        ("", False),
+    ],
+)
+def test_only_mysql_8_and_mariadb_take_several_commands_at_once(version: str, expected: bool) -> None:
+    made = Connection(defer_connect=True)
+    made.server_version = version
+    assert MysqlDriver().can_defer_reset(made) is expected
