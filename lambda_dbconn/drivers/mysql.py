@@ -5,7 +5,8 @@ Rests on PyMySQL 1.2.4. What it is careful about (all measured, see docs):
 - PyMySQL's `connect_timeout` covers TCP only; greeting, TLS and login would wait for ever, and a `read_timeout` begins
   anew with every byte. Here the socket is our own, handed to `connect()`, and its waits have one common end.
 - Without options PyMySQL takes plaintext when the server has no TLS; with an `SSLContext` it must have it.
-- A server status is read from OK packets only, so an open transaction is certain only after a ping.
+- An error carries no server status, so after one an open transaction is certain only after a ping.
+- A reply that was not read to its end would be taken for the next statement's: see `mysql_connection`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import ssl
 import sys
 import time
+from contextlib import suppress
 
 import pymysql
 from pymysql.constants import SERVER_STATUS
@@ -26,14 +28,16 @@ from lambda_dbconn.drivers import (
     application_name,
     checked_isolation,
     connect_error,
+    mysql_session,
 )
-from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext, WatchedConnection
-from lambda_dbconn.errors import ConfigurationError, ConnectTimeoutError, without_frames
+from lambda_dbconn.drivers.mysql_connection import Connection, WatchedConnection
+from lambda_dbconn.drivers.mysql_socket import Socket, TlsContext
+from lambda_dbconn.errors import ConnectTimeoutError, CredentialsError, without_frames
 from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.tls import configure_client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, NoReturn
 
     from lambda_dbconn.credentials import Credentials
@@ -44,10 +48,9 @@ if TYPE_CHECKING:
 _GOODBYE_LIMIT_S = 0.05
 _LONGEST_BATCH_BYTES = 16_000  # a statement of more than 16 KB pins the session on RDS Proxy, and PyMySQL packs 1 MB
 _PLUGIN_CANNOT_LOAD = 2059
-_COM_RESET_CONNECTION = 0x1F
-_CLEAN_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+_AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+_IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 _CLEAN = SessionState.CLEAN
-_STATE_BITS = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT | SERVER_STATUS.SERVER_STATUS_IN_TRANS
 
 _READ_ONLY_TRANSACTION = 1792
 _IN_READ_ONLY_TRANSACTION = 0x2000  # of the server status; PyMySQL 1.2.4 has no name for it
@@ -79,7 +82,7 @@ class MysqlDriver:
         self._contexts: dict[str, ssl.SSLContext] = {}
 
     def open(self, settings: Settings, credentials: Credentials, trust: Trust, *, timeout_s: float) -> Connection:
-        """Connect to the first address that answers; PyMySQL itself sends `SET NAMES`, and SET AUTOCOMMIT if off."""
+        """Connect to the first address that answers; the only statement sent is `SET NAMES …, autocommit=1`."""
         return addresses.first_that_opens(
             settings.host,
             settings.port,
@@ -107,7 +110,6 @@ class MysqlDriver:
                 error = _meaning(exc, outer, where, is_token=settings.auth == "iam")
             raise error from without_frames(exc, outer=outer)
         connection.limit(None)
-        connection.names = (connection.charset, connection.collation)
         return connection
 
     def watch(self, connection: Connection, see: Callable[[str | bytes], None]) -> None:
@@ -120,8 +122,8 @@ class MysqlDriver:
         return connection.fileno()
 
     def is_open(self, connection: Connection) -> bool:
-        """Say whether the driver still believes in the connection."""
-        return bool(connection.open)
+        """Say whether neither the driver nor the caller has closed the socket."""
+        return connection.fileno() >= 0
 
     def drain(self, connection: Connection) -> bool:  # noqa: ARG002 - whatever it is, it is the end
         """Say that the session is over: a MySQL server speaks unasked only to say so."""
@@ -129,71 +131,141 @@ class MysqlDriver:
 
     def ping(self, connection: Connection, *, timeout_s: float) -> None:
         """Send COM_PING: one round trip."""
-        connection.limit(time.monotonic() + timeout_s)
-        connection.ping(reconnect=False)
-        connection.limit(None)
+        with connection.within(timeout_s):
+            connection.ping(reconnect=False)
+
+    def read_rest(self, connection: Connection, *, within_s: Callable[[], float]) -> None:
+        """Read what the caller has left unread of the last statement's results, if it is little; else leave it.
+
+        For the end of a loan, before `state`: an error among these results is the loan's own, as it would be if the
+        caller had closed the cursor. Free when there is nothing.
+
+        Raises:
+            pymysql.Error: The server's error, or the connection is lost.
+        """
+        if connection.has_unread and not connection.owes:
+            with connection.within(within_s()):
+                connection.read_rest()
 
     def state(self, connection: Connection, *, within_s: Callable[[], float]) -> SessionState:
-        """Trust the last known status when it is clean; else refresh it with a ping, and put right what is not."""
-        if not connection.open or connection.has_unread_rows:
+        """Trust the server's last word, ask for it with a ping after an error, and put right what is not in order.
+
+        What is left of the last statement's results is read if it is little; `read_rest` tells of errors in it.
+        """
+        if connection.has_unread:
+            with suppress(pymysql.MySQLError):
+                self.read_rest(connection, within_s=within_s)
+            if connection.has_unread:
+                return SessionState.UNUSABLE
+        if connection.owes or not connection.open:
             return SessionState.UNUSABLE
-        if connection.server_status & _STATE_BITS != _CLEAN_BITS:
+        if connection.status is None:
             self.ping(connection, timeout_s=within_s())
-            if connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
-                return SessionState.IN_TRANSACTION
-            connection.limit(time.monotonic() + within_s())
-            connection.autocommit(True)  # noqa: FBT003 - PyMySQL's signature
-            connection.limit(None)
-        if connection.isolation is not None:
-            connection.limit(time.monotonic() + within_s())
-            _set_isolation(connection, connection.isolation)
-            connection.limit(None)
+        status = connection.status or 0
+        if status & _IN_TRANSACTION:
+            return SessionState.IN_TRANSACTION
+        if not status & _AUTOCOMMIT:
+            with connection.within(within_s()):
+                mysql_session.switch_autocommit_on(connection)
+        if connection.isolation is not None and connection.puts_isolation_back:
+            with connection.within(within_s()):
+                mysql_session.set_level(connection, connection.isolation)
             connection.isolation = None
         return _CLEAN
 
     def begin(self, connection: Connection, *, read_only: bool, isolation: str | None) -> None:
-        """Begin; with `isolation` the session's level is changed first and put back afterwards (`state`).
+        """Begin; with `isolation` the session's level is changed first and put back afterwards.
 
         A level for the next transaction alone would be one statement less, and would pin the session on RDS Proxy.
         """
         level = checked_isolation(isolation)
         if level:
-            with connection.cursor() as cursor:
-                cursor.execute("SHOW SESSION VARIABLES WHERE Variable_name IN ('transaction_isolation','tx_isolation')")
-                before = str(cursor.fetchall()[0][1]).replace("-", " ").lower()
-            _set_isolation(connection, level)
-            connection.isolation = checked_isolation(before)
+            before = checked_isolation(mysql_session.level(connection))
+            connection.isolation = before  # first: an interrupt may strike before the answer is read
+            mysql_session.set_level(connection, level)
         if read_only:
             connection.query("START TRANSACTION READ ONLY")
         else:
             connection.begin()
+        connection.has_left_transaction = False
+
+    def has_left_transaction(self, connection: Connection) -> bool:
+        """Say whether something may have been committed since `begin`: the server said that there is no transaction.
+
+        Ask before `commit`, `rollback` and `state`, whose answers say so, too. Never blocks. Not seen are a COMMIT AND
+        CHAIN, and a COMMIT that a procedure follows with a new transaction before it sends a result.
+        """
+        return connection.has_left_transaction
 
     def commit(self, connection: Connection) -> None:
-        """Commit."""
+        """Commit.
+
+        Raises:
+            DeadlineExceededError: The deadline has passed: nothing was sent.
+        """
         connection.commit()
 
     def rollback(self, connection: Connection, *, timeout_s: float) -> None:
         """Roll back within the limit."""
-        connection.limit(time.monotonic() + timeout_s)
-        connection.rollback()
-        connection.limit(None)
+        with connection.within(timeout_s):
+            connection.rollback()
 
-    def reset(self, connection: Connection, *, timeout_s: float) -> None:
-        """Send COM_RESET_CONNECTION, which PyMySQL 1.2.4 does not know, then what it leaves out or undoes.
+    def restore(self, connection: Connection) -> None:
+        """Put `cursorclass`, `decoders` and the like back to what they were at the end of `open`."""
+        connection.restore()
+
+    def has_sent(self, connection: Connection) -> bool:
+        """Say whether a command of the caller's was sent since login or since the last `send_reset`."""
+        return connection.has_sent
+
+    def can_defer_reset(self, connection: Connection) -> bool:
+        """Say whether the answer to a reset may wait: on MySQL 8 and MariaDB; Aurora MySQL 2 hangs when pipelined."""
+        return mysql_session.takes_pipeline(connection)
+
+    def send_reset(self, connection: Connection, *, timeout_s: float) -> None:
+        """Send what puts a session that is at rest back to what it was at login, in one write; wait for no answer.
+
+        Below MySQL 8 only COM_RESET_CONNECTION is sent; `finish_reset` sends the rest.
+        """
+        with connection.within(timeout_s):
+            mysql_session.send_reset(connection)
+
+    def finish_reset(self, connection: Connection, *, timeout_s: float) -> None:
+        """Read the answer within the time limit; below MySQL 8, make two more round trips.
 
         Raises:
-            NotSupportedError: The login named no database, and there is no way back to none.
+            pymysql.Error: The server refuses, the connection is lost, or the time is over.
+            pymysql.NotSupportedError: The login named no database, and one was selected since.
         """
-        if connection.db is None:
-            raise pymysql.NotSupportedError("the session was in no database, and may be in one now")
-        connection.limit(time.monotonic() + timeout_s)
-        connection._execute_command(_COM_RESET_CONNECTION, b"")  # type: ignore[attr-defined] # noqa: SLF001
-        connection._read_ok_packet()  # type: ignore[attr-defined] # noqa: SLF001
-        pymysql.Connection.set_character_set(connection, *connection.names)  # unseen
-        pymysql.Connection.select_db(connection, connection.db)
-        connection.autocommit(True)  # noqa: FBT003 - PyMySQL's signature; sent only if the server's default is off
-        connection.limit(None)
-        connection.isolation = None
+        with connection.within(timeout_s):
+            mysql_session.finish_reset(connection)
+
+    def reset(self, connection: Connection, *, timeout_s: float) -> None:
+        """Send the reset and wait for its answer."""
+        self.send_reset(connection, timeout_s=timeout_s)
+        self.finish_reset(connection, timeout_s=timeout_s)
+
+    def remember_tracked(self, connection: Connection, names: Iterable[str]) -> None:
+        """Ask for the values of the variables that the caller's next statement changes; for RDS Proxy.
+
+        At most one round trip, and one for each variable in the life of the connection. `pinning.tracked` has the
+        names of a text.
+        """
+        mysql_session.remember(connection, names)
+
+    def put_back_tracked(self, connection: Connection, *, timeout_s: float) -> None:
+        """Set these variables back to what they were, and select the login's database if another may be selected.
+
+        One SET: one round trip, one more for the database, none if nothing was changed. (What was set with SET LOCAL
+        and is not tracked takes a SET of its own.)
+
+        Raises:
+            pymysql.Error: The server refuses, the connection is lost, or the time is over.
+            pymysql.NotSupportedError: The login named no database, and one was selected since.
+        """
+        if connection.changed:
+            with connection.within(timeout_s):
+                mysql_session.put_back(connection)
 
     obey = staticmethod(Connection.obey)
 
@@ -221,8 +293,10 @@ class MysqlDriver:
         """Say goodbye if the socket takes it at once, and close."""
         connection.limit(time.monotonic() + _GOODBYE_LIMIT_S)
         connection.forget_rows()
-        if connection.open:
-            connection.close()
+        with suppress(pymysql.Error):  # the caller's `close()` was interrupted half-way
+            if connection.open:
+                connection.close()
+        connection._force_close()  # noqa: SLF001
 
     def failure(self, connection: Connection, error: BaseException) -> Failure:
         """Read the error's number; a connection that PyMySQL has closed is gone, unless a long statement was why."""
@@ -266,16 +340,11 @@ def _meaning(exc: Exception, outer: BaseException | None, where: str, *, is_toke
 
 def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLContext | None) -> Connection:
     """Construct the connection object; the password is in no variable here: a traceback may show locals."""
-    if not _can_be_sent(credentials):
-        raise ConfigurationError(
-            "the password has a character outside Latin-1, which PyMySQL cannot send",
-            remedy="Change the password to one of Latin-1 characters.",
-        )
     connection = Connection(
         host=settings.server_name,  # only for the certificate: the socket is given
         port=settings.port,
         user=credentials.user,
-        password=credentials.password.reveal() if credentials.password else "",
+        password=_encoded_password(credentials),
         database=settings.name,
         autocommit=True,
         program_name=application_name(),
@@ -286,18 +355,26 @@ def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLC
     )
     if settings.is_proxy:
         connection.longest_batch_bytes = _LONGEST_BATCH_BYTES
+    connection.puts_isolation_back = settings.is_proxy or settings.reset not in ("always", "wait")
     return connection
 
 
-def _can_be_sent(credentials: Credentials) -> bool:
-    """Whether PyMySQL can encode the password; its own error would hold it, even as a mere context of ours."""
+def _encoded_password(credentials: Credentials) -> bytes:
+    """Return the password as servers and their own clients take it: in UTF-8; PyMySQL would send Latin-1.
+
+    Raises:
+        CredentialsError: It has no such form. The encoder's error would hold the password, even as a mere context.
+    """
     if credentials.password is None:
-        return True
+        return b""
     try:
-        credentials.password.reveal().encode("latin-1")
+        return credentials.password.reveal().encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        pass
+    raise CredentialsError(
+        "the password has a lone surrogate, half of a character, which cannot be sent",
+        remedy="Check where the password comes from: it was not decoded as UTF-8.",
+    )
 
 
 def _tcp(address: str, port: int, timeout_s: float) -> Socket:
@@ -315,8 +392,3 @@ def _tcp(address: str, port: int, timeout_s: float) -> Socket:
         if option is not None:
             sock.setsockopt(level, option, value)
     return sock
-
-
-def _set_isolation(connection: Connection, level: str) -> None:
-    """Set the level, unseen: it is put back without a reset."""
-    pymysql.Connection.query(connection, f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")

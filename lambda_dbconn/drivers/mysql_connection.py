@@ -1,170 +1,120 @@
-"""PyMySQL's connection, all of whose waits can be given one common end, and whose statements can be watched.
+"""PyMySQL's connection, which knows whether it is at rest, when its time is over, and what the server said last.
 
-A socket's own time limit begins anew with every call, so a server that trickles would hold the caller for ever. The
-sockets here never block, and wait in one place, which knows when all must be over. That is one system call for each
-statement more than a socket takes that waits for ever. Python's own limit would be two more, and with TLS three: it
-polls before it writes and before it reads, and a TLS socket tries to read in vain before that.
+Rests on PyMySQL 1.2.4. All use of its private names is in this module and `mysql_session`; a test looks that they are
+there, and these are the facts about them:
+
+- `_write_bytes` sends everything: commands, what follows of a long one, LOAD LOCAL's file, QUIT.
+- `_execute_command` sends every command, and first reads what is left of the result before (`_result`).
+- `_read_packet` reads everything; `_read_ok_packet`, `_read_query_result` and a result's own methods call it.
+  It raises the server's error, with `sqlstate`; errors of PyMySQL's own have none.
+- `_check_packet_is_eof` is given each packet of rows, and the end of a result.
+- `_force_close` closes the socket (`_sock`, `_rfile`) before PyMySQL raises that a call on it has failed.
 """
 
 from __future__ import annotations
 
-import select
-import socket
-import ssl
 import sys
 import time
+from struct import Struct
 
 import pymysql
-from pymysql.constants import CR
+from pymysql.charset import charset_by_name
+from pymysql.connections import MySQLResult
+from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
 from lambda_dbconn.deadline import Limit
 from lambda_dbconn.errors import DeadlineExceededError
 from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from typing import Any
 
     from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.drivers.mysql_socket import Socket
 
     _Base = pymysql.Connection[Any]
 else:
     _Base = pymysql.Connection
 
 _NO_LIMIT = Limit(time.monotonic)
-_DAY_S = 86_400.0
 _SMALL_PACKET_BYTES = 1 << 20  # the smallest max_allowed_packet that any server has had for a default
+_MORE = SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
+_IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
+_END_OF_ROWS, _LONGEST_END_BYTES = 0xFE, 8
+_WARNINGS_AND_STATUS = Struct("<HH")
+_MOST_PACKETS_LEFT = 1000  # of what a caller has left unread; to read more would take longer than a new connection
 
 
-class _Limited:
-    """Stands before a socket's own class: no call of PyMySQL's waits any longer than until the limit.
+class Result(MySQLResult):
+    """PyMySQL's result, which tells the connection the status that rows end with, and that a packet is half read."""
 
-    Attributes:
-        limit: When all calls must end; looked at anew by each.
-    """
+    connection: Any  # until the end is read
+    _read_row_from_packet: Callable[[Any], Any]
+    unbuffered_active = False  # for `__del__`, should `__init__` be interrupted
+    is_cut = False
 
-    __slots__ = ()
-    limit: Limit
-    _input: select.poll
+    def _check_packet_is_eof(self, packet: Any) -> bool:
+        """Read the end of the rows, if it is that; PyMySQL's own forgets the status."""
+        data = packet.get_all_data()
+        if data[0] != _END_OF_ROWS or len(data) > _LONGEST_END_BYTES:
+            return False
+        self.warning_count, status = _WARNINGS_AND_STATUS.unpack_from(data, 1)
+        self.has_next = status & _MORE
+        self.connection.note_status(status)
+        return True
 
-    def keep(self: Any, limit: Limit) -> None:
-        """Wait by oneself from now on, until the limit at most."""
-        self.limit = limit
-        self._input = _poll(self, select.POLLIN)
-        self.settimeout(0.0)
+    def _read_rowdata_packet_unbuffered(self) -> Any:
+        """Read the next row of a streamed result."""
+        if self.unbuffered_active:
+            packet = self.next_packet()
+            if packet is not None:
+                row = self._read_row_from_packet(packet)
+                self.affected_rows = 1
+                self.rows = (row,)
+                return row
+        elif self.is_cut:
+            raise pymysql.InterfaceError("the rest of the rows went with the end of the `with` block or of the time")
+        return None
 
-    def settimeout(self, _value: float | None) -> None:
-        """Never block. PyMySQL sets its own time limit, and means that there is none."""
-        super().settimeout(0.0)  # type: ignore[misc] # the socket's
-
-    def _refuse_if_over(self) -> None:
-        """Raise what a wait would, for what may be done without one."""
-        if self.limit.ends_at <= self.limit.monotonic():
-            raise TimeoutError("timed out")
-
-    def _wait(self, poll: select.poll) -> None:
-        """Wait for what is polled for."""
-        limit = self.limit
-        while True:
-            left_s = limit.ends_at - limit.monotonic()
-            if left_s <= 0.0:
-                raise TimeoutError("timed out")
-            if poll.poll(min(left_s, _DAY_S) * 1000.0):
-                return
-
-    def _wait_to_send(self) -> None:
-        self._wait(_poll(self, select.POLLOUT))
-
-
-class Socket(_Limited, socket.socket):
-    """A plain socket with a limit."""
-
-    def recv_into(self, *arguments: Any) -> int:
-        """Receive."""
-        while True:
-            self._wait(self._input)
-            try:
-                return super().recv_into(*arguments)
-            except BlockingIOError:  # the kernel has taken it back: a checksum was wrong
-                continue
-
-    def sendall(self, data: Any, *flags: Any) -> None:
-        """Send all."""
-        self._refuse_if_over()
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[self.send(rest, *flags) :]
-            except BlockingIOError:
-                self._wait_to_send()
-
-
-class TlsSocket(_Limited, ssl.SSLSocket):
-    """A TLS socket with a limit. What is called here are the two methods that `SSLSocket`'s own come down to."""
-
-    _may_hold_more = False  # of what has been received, and no poll tells of
-
-    def recv_into(self, buffer: Any, *arguments: Any) -> int:
-        """Receive."""
-        wanted = arguments[0] if arguments else len(buffer)
-        if self._may_hold_more:
-            self._refuse_if_over()  # or an answer that never stops coming would never be waited for
-        else:
-            self._wait(self._input)
-        while True:
-            try:
-                count: int = self.read(wanted, buffer)  # type: ignore[assignment] # with a buffer it counts
-            except ssl.SSLWantReadError:
-                self._wait(self._input)
-            except ssl.SSLWantWriteError:
-                self._wait_to_send()
-            else:
-                self._may_hold_more = count == wanted
-                return count
-
-    def sendall(self, data: Any, *_flags: Any) -> None:
-        """Send all, as one message."""
-        self._refuse_if_over()
-        self._do(self.write, data)
-
-    def shake_hands(self) -> None:
-        """Agree with the server."""
-        self._do(self.do_handshake)
-
-    def _do(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Call until it has not to wait any more."""
-        while True:
-            try:
-                call(*arguments)
-            except ssl.SSLWantReadError:
-                self._wait(self._input)
-            except ssl.SSLWantWriteError:
-                self._wait_to_send()
-            else:
-                return
-
-
-def _poll(sock: Any, events: int) -> select.poll:
-    poll = select.poll()
-    poll.register(sock, events)
-    return poll
-
-
-class TlsContext(ssl.SSLContext):
-    """Makes a socket with a limit a TLS socket with the same, which the handshake keeps to already."""
-
-    sslsocket_class = TlsSocket
-
-    def wrap_socket(self, sock: Any, **options: Any) -> Any:  # type: ignore[override] # as PyMySQL calls it
-        """Begin TLS."""
-        wrapped: Any = super().wrap_socket(sock, **{**options, "do_handshake_on_connect": False})
+    def next_packet(self) -> Any:
+        """Read the packet of a streamed result's next row; None at the end."""
+        connection = self.connection
+        if connection.owes:
+            raise out_of_step()
+        connection.owes = True  # an interrupt may leave half a packet behind
         try:
-            wrapped.keep(sock.limit)
-            wrapped.shake_hands()
-        except BaseException:
-            wrapped.close()
+            packet = connection._read_packet()  # noqa: SLF001
+        except pymysql.MySQLError as error:
+            connection.note_error(error)
             raise
-        return wrapped
+        if self._check_packet_is_eof(packet):
+            self.unbuffered_active = False
+            self.connection = self.rows = packet = None
+        connection.owes = False
+        return packet
+
+    def _finish_unbuffered_query(self) -> None:
+        """Read a streamed result to its end, unless an interrupt has left half a packet of it."""
+        if not self.unbuffered_active:
+            return
+        connection = self.connection
+        if connection.owes:
+            self.unbuffered_active, self.is_cut = False, True
+            return
+        connection.owes = True
+        try:
+            super()._finish_unbuffered_query()  # type: ignore[misc] # not in PyMySQL's stubs
+        except pymysql.MySQLError as error:
+            connection.note_error(error)
+            raise
+        connection.owes = False
+
+    def cut(self) -> None:
+        """Let nobody read on, neither a cursor nor the destructor."""
+        self.is_cut = self.unbuffered_active
+        self.unbuffered_active = False
 
 
 class Connection(_Base):
@@ -173,26 +123,45 @@ class Connection(_Base):
     Attributes:
         address: The IP address that it is connected to.
         cutoff: When all waits end but those with a limit of their own; None while it belongs to nobody who would say.
+        has_own_limit: A call of the library's is being made, which the cutoff does not concern.
+        owes: Something was sent, or is being read, and the reply has not been read to its end: whatever is read next
+            may belong to it. Set before the first byte, for an interrupt can strike anywhere.
+        status: The server's last word on the session; None while there is none: an error has no status.
+        has_sent: A command of the caller's was sent since login, or since the last reset was sent.
+        has_left_transaction: Since `begin` the server said at least once that there is no transaction.
         isolation: The session's own level, while another one is set.
-        names: The character set and collation of its login.
+        puts_isolation_back: Nothing else does so at the end of a loan.
+        names: The character set and collation of its login; None until then.
         has_choked: Whether the connection broke while a statement was sent that may be longer than the server takes.
+        tracked: The values of variables before the caller changed them, where RDS Proxy tracks them.
+        changed: What may have changed since, as `pinning.tracked` names it.
         longest_batch_bytes: Of one of `executemany`'s statements; None for PyMySQL's own limit.
     """
 
     _sock: Socket | None
     _result: Any
-    charset: str
-    collation: str | None
-    db: Any
+    _next_seq_id: int
+    cursorclass: Any
     server_thread_id: tuple[int]
     server_status: int
+    server_version: str
 
     address: str
-    names: tuple[str, str | None]
+    names: tuple[str, str | None, str] | None = None
     cutoff: Cutoff | None = None
     has_choked = False
+    has_own_limit = False
+    owes = False
+    status: int | None = None
+    has_sent = False
+    has_left_transaction = False
     isolation: str | None = None
+    puts_isolation_back = True
+    tracked: dict[str, str | None]
+    changed: set[str]
     longest_batch_bytes: int | None = None
+
+    # --- login
 
     def connect(self, sock: socket.socket | None = None) -> None:
         """Log in on a socket that the driver has opened.
@@ -206,6 +175,10 @@ class Connection(_Base):
         """
         if sock is not None:
             super().connect(sock)
+            self.names = (self.charset, self.collation, self.encoding)
+            self._attributes = (self.cursorclass, self.use_unicode, self.decoders.copy(), self.encoders.copy())
+            self.tracked, self.changed = {}, set()
+            self.has_sent = False
             return
         error = sys.exception()
         if isinstance(error, DeadlineExceededError):
@@ -213,6 +186,174 @@ class Connection(_Base):
         raise pymysql.OperationalError(
             CR.CR_SERVER_GONE_ERROR, "a lent connection does not connect anew: leave the block, and borrow again"
         )
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """Change the character set. At login, say `autocommit=1` too: MySQL 9's status may claim it wrongly."""
+        encoding = charset_by_name(charset).encoding
+        statement = f"SET NAMES {charset} COLLATE {collation}" if collation else f"SET NAMES {charset}"
+        if self.names is None:
+            self.owes = False  # PyMySQL has read the answer to the login
+            statement += ", autocommit=1"
+        self._execute_command(COMMAND.COM_QUERY, statement)
+        self._read_ok_packet()
+        self.charset, self.collation, self.encoding = charset, collation, encoding
+
+    def restore(self) -> None:
+        """Put back what a caller may have set on the object, but what goes with the session's own state."""
+        self.cursorclass, self.use_unicode, decoders, encoders = self._attributes
+        self.decoders, self.encoders = decoders.copy(), encoders.copy()
+        self.autocommit_mode = True
+
+    # --- limits
+
+    def obey(self, cutoff: Cutoff) -> None:
+        """Let all that waits from now on end when the cutoff does."""
+        self.cutoff = cutoff
+        self.limit(None)
+
+    def limit(self, ends_at: float | None) -> None:
+        """Let all that waits from now on end then, by the monotonic clock; None for when the cutoff does, if any."""
+        self.has_own_limit = ends_at is not None
+        if self._sock is not None:
+            self._sock.limit = (self.cutoff or _NO_LIMIT) if ends_at is None else Limit(time.monotonic, ends_at)
+
+    def within(self, timeout_s: float) -> Within:
+        """Return what limits the calls in its `with` block together to this time, whatever the cutoff."""
+        return Within(self, timeout_s)
+
+    def check_may_send(self) -> None:
+        """Raise if nothing of the caller's may be sent now; the connection stays as it is.
+
+        Raises:
+            DeadlineExceededError: The deadline has passed.
+            pymysql.InterfaceError: The connection was released.
+        """
+        cutoff = self.cutoff
+        if cutoff is None or self.has_own_limit or self._sock is None or cutoff.ends_at > cutoff.monotonic():
+            return
+        if cutoff.is_released:
+            raise pymysql.InterfaceError(
+                "the connection was released at the end of its `with` block; use it inside the block"
+            )
+        raise cutoff.refuse()
+
+    def _force_close(self) -> None:
+        """Close at once. PyMySQL calls this when a call on the socket has failed, and then raises an error of its own.
+
+        If the call was cut short because the invocation's time is over, that is said instead.
+        """
+        sock, cutoff = self._sock, self.cutoff
+        super()._force_close()  # type: ignore[misc] # not in PyMySQL's stubs
+        if cutoff is None or sock is None or self.has_own_limit or cutoff.is_released:
+            return
+        if isinstance(sys.exception(), TimeoutError) and cutoff.left_s() <= 0:  # not the kernel's of a dead path
+            self.forget_rows()
+            raise cutoff.cut(self)
+
+    # --- what is sent, and whether its reply was read
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether rows or results of the last statement have not been read yet."""
+        result = self._result
+        return result is not None and bool(result.unbuffered_active or result.has_next)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether there is nothing to be read that the server was asked for."""
+        return not self.owes and not self.has_unread
+
+    def note_status(self, status: int) -> None:
+        """Note the status that ends a result; it is the last word on the session unless more results follow."""
+        if not status & _IN_TRANSACTION:
+            self.has_left_transaction = True
+        self.status = None if status & _MORE else status
+
+    def note_error(self, error: BaseException) -> None:
+        """Note an error: the server's own ends a reply, and leaves the status unknown; another says nothing of it."""
+        if self._sock is not None and getattr(error, "sqlstate", None) is not None:
+            self.owes = False
+
+    def _write_bytes(self, data: bytes) -> None:
+        self.owes = True
+        self.status = None
+        super()._write_bytes(data)  # type: ignore[misc] # not in PyMySQL's stubs
+
+    def _execute_command(self, command: int, sql: str | bytes) -> None:
+        self.check_may_send()
+        if self.owes and self._sock is not None:
+            raise out_of_step()
+        if not self.has_own_limit:
+            self.has_sent = True
+        super()._execute_command(command, sql)  # type: ignore[misc] # not in PyMySQL's stubs
+
+    def _read_ok_packet(self) -> Any:
+        try:
+            ok = super()._read_ok_packet()  # type: ignore[misc] # not in PyMySQL's stubs
+        except pymysql.MySQLError as error:
+            self.note_error(error)
+            raise
+        self.note_status(ok.server_status)
+        self.owes = False
+        return ok
+
+    def _read_query_result(self, unbuffered: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyMySQL's signature
+        self.owes = True  # `next_result` comes here without a command
+        self._result = None
+        result = Result(self)
+        try:
+            if unbuffered:
+                result.init_unbuffered_query()
+            else:
+                result.read()
+        except pymysql.MySQLError as error:
+            self.note_error(error)
+            raise
+        self._result = result
+        status = result.server_status
+        if status is not None:  # it had no rows, whose end notes its own
+            self.server_status = status
+            self.note_status(status)
+        self.owes = False
+        return result.affected_rows
+
+    def next_result(self, unbuffered: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyMySQL's signature
+        """Read the next of several results, unless the one before was not read to its end, or was given back."""
+        if self.owes:
+            raise out_of_step()
+        if self.cutoff is not None and self.cutoff.is_released:
+            self.check_may_send()
+        return super().next_result(unbuffered)
+
+    def show_warnings(self) -> Any:
+        """Return the warnings of the last statement."""
+        self._execute_command(COMMAND.COM_QUERY, "SHOW WARNINGS")
+        self._read_query_result()
+        result, self._result = self._result, None
+        return result.rows
+
+    def read_rest(self) -> None:
+        """Read what is left unread of the last statement's results, if it is little; else leave it.
+
+        Raises:
+            pymysql.Error: The server's error among them, or the connection is lost.
+        """
+        for _ in range(_MOST_PACKETS_LEFT):
+            result = self._result
+            if result is not None and result.unbuffered_active:
+                result.next_packet()
+            elif result is not None and result.has_next:
+                self.next_result(unbuffered=True)
+            else:
+                return
+
+    def forget_rows(self) -> None:
+        """Let nobody go on reading the last statement's results."""
+        result, self._result = self._result, None
+        if result is not None:
+            result.cut()
+
+    # ---
 
     def cursor(self, cursor: Any = None) -> Any:
         """Make a cursor of any class, whose `executemany` keeps to `longest_batch_bytes` a statement."""
@@ -225,26 +366,6 @@ class Connection(_Base):
     def number(self) -> int:
         """The server's number for the session, as its greeting said."""
         return self.server_thread_id[0]
-
-    @property
-    def has_unread_rows(self) -> bool:
-        """Whether a streamed result was left unread: PyMySQL 1.2.4 says so nowhere in public."""
-        return self._result is not None and bool(self._result.unbuffered_active)
-
-    def forget_rows(self) -> None:
-        """Let nobody go on reading a streamed result, neither its cursor nor its destructor."""
-        if self._result is not None:
-            self._result.unbuffered_active = False
-
-    def obey(self, cutoff: Cutoff) -> None:
-        """Let all that waits from now on end when the cutoff does."""
-        self.cutoff = cutoff
-        self.limit(None)
-
-    def limit(self, ends_at: float | None) -> None:
-        """Let all that waits from now on end then, by the monotonic clock; None for when the cutoff does, if any."""
-        if self._sock is not None:
-            self._sock.limit = (self.cutoff or _NO_LIMIT) if ends_at is None else Limit(time.monotonic, ends_at)
 
     def fileno(self) -> int:
         """Return the socket's file descriptor, -1 when it is closed."""
@@ -260,18 +381,29 @@ class Connection(_Base):
                 error.add_note(f"{len(data)} bytes were being sent: see whether that is more than max_allowed_packet")
             raise
 
-    def _force_close(self) -> None:
-        """Close at once. PyMySQL calls this when a call on the socket has failed, and then raises an error of its own.
 
-        If the call was cut short because the invocation's time is over, that is said instead.
-        """
-        sock, cutoff = self._sock, self.cutoff
-        super()._force_close()  # type: ignore[misc] # PyMySQL's stubs know public names only
-        if cutoff is None or sock is None or sock.limit is not cutoff:
-            return
-        if isinstance(sys.exception(), TimeoutError) and cutoff.left_s() <= 0:  # not the kernel's of a dead path
-            self.forget_rows()
-            raise cutoff.cut(self)
+class Within:
+    """Limits a connection's calls together, whatever its cutoff."""
+
+    __slots__ = ("_connection", "_ends_at")
+
+    def __init__(self, connection: Connection, timeout_s: float) -> None:
+        self._connection = connection
+        self._ends_at = time.monotonic() + timeout_s
+
+    def __enter__(self) -> None:
+        self._connection.limit(self._ends_at)
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.limit(None)
+
+
+def out_of_step() -> pymysql.OperationalError:
+    """Return the error for what is not sent or read because it would get another statement's answer."""
+    return pymysql.OperationalError(
+        CR.CR_COMMANDS_OUT_OF_SYNC,
+        "the reply to an earlier statement was not read to its end: leave the `with` block, and acquire again",
+    )
 
 
 class WatchedConnection(Connection):
@@ -282,17 +414,20 @@ class WatchedConnection(Connection):
 
     see: Callable[[str | bytes], None]
 
-    def query(self, sql: Any, unbuffered: bool = False) -> int:  # noqa: FBT001, FBT002 - PyMySQL's signature
+    def query(self, sql: Any, unbuffered: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyMySQL's signature
         """Send a query, unless `see` raises."""
+        self.check_may_send()
         self.see(bytes(sql) if isinstance(sql, bytearray) else sql)
         return super().query(sql, unbuffered)
 
     def select_db(self, db: Any) -> None:
         """Select another database."""
+        self.check_may_send()
         self.see("USE")
         super().select_db(db)
 
     def set_character_set(self, charset: Any, collation: Any = None) -> None:
         """Change the character set."""
+        self.check_may_send()
         self.see("SET NAMES")
         super().set_character_set(charset, collation)

@@ -33,6 +33,8 @@ _PARTS = {
     "postgresql": ("nextval", "setval", "set_config", "advisory_lock", "temp"),
     "mysql": ("@", "/*!", "/*m!", "get_lock", "row_count", "found_rows"),
 }
+_TRACKED_BEGINNINGS = ("set", "use", "drop", "--", "/*", "#")
+_OF_THE_DRIVER = frozenset(("autocommit",))  # which puts it right by itself
 _BEFORE = " \t\r\n\f\v("
 _AFTER = " \t\r\n\f\v;"
 
@@ -73,6 +75,30 @@ def pin(engine: str, text: str | bytes) -> Pin | None:
     from lambda_dbconn.pinning.statements import statements
 
     return next(_judged(engine, text, statements(engine, text)), None)
+
+
+def tracked(engine: str, text: str | bytes) -> frozenset[str]:
+    """Return what a text that does not pin changes in the session, because RDS Proxy tracks it.
+
+    These are names of variables, and `names` (SET NAMES, SET CHARACTER SET), `transaction` (SET SESSION TRANSACTION)
+    and `database` (USE, DROP DATABASE). Empty for PostgreSQL, where each SET pins.
+
+    Args:
+        engine: `postgresql` or `mysql`.
+        text: As for `pin`, which must have said that it does not pin.
+    """
+    if engine != "mysql" or len(text) > _LONGEST_TEXT_BYTES:
+        return frozenset()
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    lowered = text.lower()
+    if ";" not in lowered.rstrip(_AFTER) and not lowered.lstrip(_BEFORE).startswith(_TRACKED_BEGINNINGS):
+        return frozenset()
+    from lambda_dbconn.pinning.judge import changes
+    from lambda_dbconn.pinning.statements import statements
+
+    found = (name for statement in statements(engine, text) for name in changes(statement))
+    return frozenset(found) - _OF_THE_DRIVER
 
 
 def find(engine: str, text: str) -> Iterator[Pin]:

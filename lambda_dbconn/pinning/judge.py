@@ -33,6 +33,7 @@ _NO_CALL_AFTER = frozenset(("default", "into", "table", "exists", "references", 
 _SCOPES = frozenset(("global", "persist", "persist_only", "session", "local"))
 _OF_THE_SERVER = frozenset(("global", "persist", "persist_only"))
 _NEXT_TRANSACTION = frozenset(("transaction_isolation", "transaction_read_only", "tx_isolation", "tx_read_only"))
+_NAMES = frozenset(("names", "charset", "character"))
 _END: Token = ("", "", 0)
 
 
@@ -210,16 +211,9 @@ def _assignments(rest: list[Token]) -> Iterator[list[Token]]:
 
 def _assigned(assignment: list[Token]) -> Found | None:
     """Judge `[scope] name = value`, `@@[scope.]name = value`, `@name = value`, NAMES or CHARACTER SET."""
-    rest = assignment[:5]
-    if rest and rest[0][:2] == (MARK, "@"):
-        return _RULES["mysql-set-user-variable"], f"SET {_user_variable_name(rest[1] if len(rest) > 1 else _END)}"
-    is_marked = bool(rest) and rest[0][:2] == (MARK, "@@")
-    rest = rest[is_marked:]
-    scope = ""
-    if rest and rest[0][1] in _SCOPES and (not is_marked or [text for _, text, _ in rest[1:2]] == ["."]):
-        scope = rest[0][1]
-        rest = rest[1 + is_marked :]
-    name = rest[0][1].lower() if rest and rest[0][0] in (WORD, NAME) else "…"
+    if assignment and assignment[0][:2] == (MARK, "@"):
+        return _RULES["mysql-set-user-variable"], f"SET {_user_variable_name((*assignment, _END)[1])}"
+    is_marked, scope, name = _variable(assignment)
     if scope in _OF_THE_SERVER:
         return _RULES["mysql-set-global"], f"SET {scope.upper()} {name}"
     if is_marked and not scope and name in _NEXT_TRANSACTION:
@@ -227,9 +221,37 @@ def _assigned(assignment: list[Token]) -> Found | None:
     is_tracked = (
         name in MYSQL_TRACKED
         or scope == "local"  # [P]: SET LOCAL does not pin, though to the server it is SET SESSION
-        or (name in ("names", "charset", "character") and not scope and not is_marked)
+        or (name in _NAMES and not scope and not is_marked)
     )
     return None if is_tracked else (_RULES["mysql-set-variable"], f"SET {name}")
+
+
+def _variable(assignment: list[Token]) -> tuple[bool, str, str]:
+    """Return whether a name is written with @@, its scope, and the name, or NAMES and the like."""
+    rest = assignment[:5]
+    is_marked = bool(rest) and rest[0][:2] == (MARK, "@@")
+    rest = rest[is_marked:]
+    scope = ""
+    if rest and rest[0][1] in _SCOPES and (not is_marked or [text for _, text, _ in rest[1:2]] == ["."]):
+        scope = rest[0][1]
+        rest = rest[1 + is_marked :]
+    return is_marked, scope, rest[0][1].lower() if rest and rest[0][0] in (WORD, NAME) else "…"
+
+
+def changes(statement: list[Token]) -> Iterator[str]:
+    """Yield what a MySQL statement that does not pin changes in the session, as `pinning.tracked` names it."""
+    words = _leading_words(statement)
+    if words[:1] == ["use"] or words[:2] in (["drop", "database"], ["drop", "schema"]):
+        yield "database"
+    elif words[:3] in (["set", "session", "transaction"], ["set", "local", "transaction"]):
+        yield "transaction"
+    elif words[:1] == ["set"]:
+        for assignment in _assignments(statement[1:]):
+            is_marked, scope, name = _variable(assignment)
+            if name in _NAMES and not scope and not is_marked:
+                yield "names"
+            elif scope == "local" or (name in MYSQL_TRACKED and scope not in _OF_THE_SERVER):
+                yield name
 
 
 def outline(statement: list[Token]) -> str:

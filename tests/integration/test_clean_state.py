@@ -180,35 +180,35 @@ MYSQL = [
         2,
     ),
     Leaving("unread rows", leave_unread, lambda connection: False, None),
-    Leaving("SET SESSION", sql("SET SESSION lock_wait_timeout = 77"), one("SELECT @@lock_wait_timeout", 77), 3),
-    Leaving("SET @@session", sql("set @@session.sql_mode = ''"), one("SELECT @@sql_mode", ""), 3),
-    Leaving("SET time_zone", sql("SET time_zone = '+03:00'"), one("SELECT @@time_zone", "+03:00"), 3),
-    Leaving("user variable", sql("SET @left = 7"), one("SELECT @left", 7), 3),
-    Leaving("SELECT INTO @", sql("SELECT 7 INTO @left"), one("SELECT @left", 7), 3),
+    Leaving("SET SESSION", sql("SET SESSION lock_wait_timeout = 77"), one("SELECT @@lock_wait_timeout", 77), 1),
+    Leaving("SET @@session", sql("set @@session.sql_mode = ''"), one("SELECT @@sql_mode", ""), 1),
+    Leaving("SET time_zone", sql("SET time_zone = '+03:00'"), one("SELECT @@time_zone", "+03:00"), 1),
+    Leaving("user variable", sql("SET @left = 7"), one("SELECT @left", 7), 1),
+    Leaving("SELECT INTO @", sql("SELECT 7 INTO @left"), one("SELECT @left", 7), 1),
     Leaving(
         "SET NAMES",
         lambda connection: connection.set_character_set("latin1"),
         one("SELECT @@character_set_client", "latin1"),
-        3,
+        1,
     ),
     Leaving(
         "USE",
         lambda connection: connection.select_db("information_schema"),
         one("SELECT DATABASE()", "information_schema"),
-        3,
+        1,
     ),
-    Leaving("USE in SQL", sql("USE information_schema"), one("SELECT DATABASE()", "information_schema"), 3),
+    Leaving("USE in SQL", sql("USE information_schema"), one("SELECT DATABASE()", "information_schema"), 1),
     Leaving(
-        "GET_LOCK", sql(f"SELECT GET_LOCK('{LOCK}', 0)"), one(f"SELECT IS_USED_LOCK('{LOCK}') = CONNECTION_ID()", 1), 3
+        "GET_LOCK", sql(f"SELECT GET_LOCK('{LOCK}', 0)"), one(f"SELECT IS_USED_LOCK('{LOCK}') = CONNECTION_ID()", 1), 1
     ),
     Leaving(
         "LOCK TABLES",
         sql("LOCK TABLES deeds READ"),
         lambda connection: not works("SELECT 1 FROM things")(connection),
-        3,
+        1,
     ),
-    Leaving("temporary table", sql("CREATE TEMPORARY TABLE leftover (i int)"), works("SELECT * FROM leftover"), 3),
-    Leaving("PREPARE", sql("PREPARE left_over FROM 'SELECT 1'"), works("EXECUTE left_over"), 3),
+    Leaving("temporary table", sql("CREATE TEMPORARY TABLE leftover (i int)"), works("SELECT * FROM leftover"), 1),
+    Leaving("PREPARE", sql("PREPARE left_over FROM 'SELECT 1'"), works("EXECUTE left_over"), 1),
 ]
 
 

@@ -158,7 +158,7 @@ def test_pymysql_sends_set_names_and_nothing_else_of_its_own(mysql_database: Dat
         (login, names, *rest) = commands(session_id)
     assert login[0] == "Connect"
     assert names[0] == "Query"
-    assert names[1].startswith("SET NAMES utf8mb4")
+    assert names[1] == "SET NAMES utf8mb4, autocommit=1"
     assert rest == [("Query", "SELECT CONNECTION_ID()"), ("Query", "SELECT 'mine'")]
 
 

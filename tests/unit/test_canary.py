@@ -158,10 +158,9 @@ def everything_of_ours(error: BaseException) -> str:
     return everything_shown(error.with_traceback(trace))
 
 
-@pytest.mark.parametrize("password", [f"{CANARY}\0", f"{CANARY}☠"])
-def test_a_password_that_cannot_be_sent_is_not_shown(password: str) -> None:
-    given = Secret(password)
-    with pytest.raises(ConfigurationError) as caught:
+def test_a_password_that_cannot_be_sent_is_not_shown() -> None:
+    given = Secret(f"{CANARY}\udc80")
+    with pytest.raises(CredentialsError) as caught:
         MysqlDriver().open(
             local(engine="mysql", host="127.0.0.1"),
             Credentials(user="app", password=given),

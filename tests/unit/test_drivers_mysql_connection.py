@@ -9,10 +9,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import pymysql
 import pytest
+from pymysql.connections import MySQLResult
+from pymysql.protocol import MysqlPacket
 
 from lambda_dbconn.deadline import Course, Cutoff, Limit
-from lambda_dbconn.drivers.mysql_connection import Connection, Socket, TlsContext
+from lambda_dbconn.drivers.mysql import MysqlDriver
+from lambda_dbconn.drivers.mysql_connection import Connection
+from lambda_dbconn.drivers.mysql_socket import Socket, TlsContext
 from lambda_dbconn.testing.certificates import Certificates
 
 if TYPE_CHECKING:
@@ -214,6 +219,27 @@ def test_a_handshake_keeps_to_the_limit_and_leaves_no_socket_open(certificates: 
 # --- the connection
 
 
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        (pymysql.Connection, ["_write_bytes", "_execute_command", "_read_packet", "_read_ok_packet", "_force_close"]),
+        (pymysql.Connection, ["_read_query_result", "_sock", "_rfile"]),
+        (MySQLResult, ["_check_packet_is_eof", "_read_row_from_packet", "_finish_unbuffered_query", "__del__"]),
+        (MySQLResult, ["_read_rowdata_packet_unbuffered", "read", "init_unbuffered_query"]),
+    ],
+)
+def test_the_private_names_of_pymysql_that_the_driver_rests_on_are_there(owner: type, names: list[str]) -> None:
+    assert [name for name in names if name not in vars(owner)] == []
+
+
+def test_an_error_of_the_server_is_told_from_one_of_pymysqls_own_by_its_sqlstate() -> None:
+    assert MysqlPacket(b"\xff\x15\x04#28000no", "utf8").is_error_packet()
+    with pytest.raises(pymysql.OperationalError) as raised:
+        MysqlPacket(b"\xff\x15\x04#28000no", "utf8").raise_for_error()
+    assert raised.value.sqlstate == "28000"
+    assert pymysql.OperationalError(2013, "lost").sqlstate is None
+
+
 @pytest.fixture
 def connection() -> Iterator[Connection]:
     ends = Ends()
@@ -256,3 +282,25 @@ def test_the_managers_clock_may_be_another_one(connection: Connection, moment: f
     obeyed.ends_at = moment
     with pytest.raises(TimeoutError):
         connection._sock.sendall(b"x")
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("8.0.35", True),
+        ("8.4.3", True),
+        ("9.7.4-2", True),
+        ("10.11.19-MariaDB-deb12", True),
+        ("5.5.5-10.6.14-MariaDB-log", True),
+        ("5.5.5-10.4.8", True),
+        ("5.7.12", False),
+        ("5.7.44-log", False),
+        ("5.6.10", False),
+        ("unknown", False),
+        ("", False),
+    ],
+)
+def test_only_mysql_8_and_mariadb_take_several_commands_at_once(version: str, expected: bool) -> None:
+    made = Connection(defer_connect=True)
+    made.server_version = version
+    assert MysqlDriver().can_defer_reset(made) is expected

@@ -367,3 +367,40 @@ def test_a_harmless_statement_imports_no_rules() -> None:
         "print([name for name in sys.modules if name.startswith('lambda_dbconn.pinning.')])"
     )
     assert in_fresh_process(code).strip() == "[]"
+
+
+# --- what is tracked
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("SET time_zone = 'UTC'", {"time_zone"}),
+        ("/* shop */ set @@session.`sql_mode` = ''", {"sql_mode"}),
+        (
+            "SET SESSION time_zone = 'UTC', sql_mode = CONCAT(@@sql_mode, ',ANSI'), autocommit = 1",
+            {"time_zone", "sql_mode"},
+        ),
+        ("SET @@time_zone := 'UTC'", {"time_zone"}),
+        ("SET LOCAL lock_wait_timeout = 7", {"lock_wait_timeout"}),
+        ("SET NAMES latin1", {"names"}),
+        ("SET CHARACTER SET latin1", {"names"}),
+        ("SET NAMES utf8mb4, time_zone = 'UTC'", {"names", "time_zone"}),
+        ("SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY", {"transaction"}),
+        ("USE other", {"database"}),
+        (b"-- why\nuse other;", {"database"}),
+        ("DROP DATABASE other", {"database"}),
+        ("drop schema if exists other", {"database"}),
+        ("SELECT 1; SET time_zone = 'UTC'", {"time_zone"}),
+        ("SET autocommit = 0", set()),
+        ("SET GLOBAL time_zone = 'UTC'", set()),
+        ("SET PASSWORD = 'time_zone'", set()),
+        ("DROP TABLE other", set()),
+        ("SELECT 'SET time_zone'", set()),
+        ("INSERT INTO t VALUES ('; set time_zone = 1')", set()),
+        ("", set()),
+    ],
+)
+def test_what_rds_proxy_tracks_is_named(text: str | bytes, names: set[str]) -> None:
+    assert pinning.tracked("mysql", text) == names
+    assert pinning.tracked("postgresql", text) == set()
