@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from lambda_dbconn import DeadlineExceededError, SessionPinnedError, Transaction
 from lambda_dbconn.deadline import RELEASED_S
 from lambda_dbconn.drivers import SessionState
 from tests.support.driven import LIMIT_S, Driven, driven
+from tests.support.talking_server import NOTICE, RESULT, ROWS, talking_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -550,6 +552,45 @@ def test_a_reset_that_the_server_does_not_live_to_answer_is_an_error(session: Dr
     with pytest.raises(psycopg.OperationalError):
         session.reset()
     assert session.state is UNUSABLE
+
+
+ENDLESS = [(NOTICE, 0.02), (NOTICE * 1000, 0.0), (ROWS * 1000, 0.0), (RESULT * 1000, 0.0)]
+SHORT_S = 0.3
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "asyncio"])
+def is_async(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.mark.parametrize(("answer", "pause_s"), ENDLESS, ids=["trickle", "notices", "rows", "results"])
+@pytest.mark.parametrize("call", ["finish_reset", "ping", "rollback"])
+def test_a_server_that_talks_without_end_is_given_up_at_the_limit(
+    call: str, answer: bytes, pause_s: float, is_async: bool, postgres: LocalPostgres
+) -> None:
+    with (
+        talking_server(answer, pause_s=pause_s) as port,
+        driven(postgres, is_async=is_async, is_tls=False, port=port) as session,
+    ):
+        if call == "finish_reset":
+            session.driver.send_reset(session.connection, timeout_s=SHORT_S)
+        with pytest.raises(psycopg.OperationalError):
+            session.do(getattr(session.driver, call)(session.connection, timeout_s=SHORT_S))
+        assert session.state is UNUSABLE
+
+
+@pytest.mark.parametrize(("answer", "pause_s"), ENDLESS, ids=["trickle", "notices", "rows", "results"])
+def test_a_statement_that_is_answered_without_end_is_cut_at_the_deadline(
+    answer: bytes, pause_s: float, is_async: bool, postgres: LocalPostgres
+) -> None:
+    with (
+        talking_server(answer, pause_s=pause_s) as port,
+        driven(postgres, is_async=is_async, is_tls=False, port=port) as session,
+        session.over(time.monotonic() + SHORT_S),
+    ):
+        with pytest.raises(DeadlineExceededError, match="has not answered"):
+            execute(session)
+        assert not session.driver.is_open(session.connection)
 
 
 @pytest.mark.parametrize("threshold", [0, 1, 5])

@@ -119,13 +119,13 @@ def settings(server: LocalServer, *, is_tls: bool, **changes: Any) -> Settings:
 
 
 @contextmanager
-def driven(server: LocalServer, *, is_async: bool, is_tls: bool) -> Iterator[Driven]:
-    """Open a connection; close it at the end."""
+def driven(server: LocalServer, *, is_async: bool, is_tls: bool, **changes: Any) -> Iterator[Driven]:
+    """Open a connection, with these settings instead of the server's; close it at the end."""
     from lambda_dbconn.drivers.async_postgresql import AsyncPostgresqlDriver
     from lambda_dbconn.drivers.postgresql import PostgresqlDriver
 
     driver: Any = AsyncPostgresqlDriver() if is_async else PostgresqlDriver()
-    given = settings(server, is_tls=is_tls)
+    given = settings(server, is_tls=is_tls, **changes)
     credentials = Credentials(user=server.user, password=Secret(server.password))
     connection = driver.open(given, credentials, trust_for(given), timeout_s=LIMIT_S)
     cutoff = Cutoff(Course(where=given.address, monotonic=time.monotonic, interrupt=lambda _: None))
