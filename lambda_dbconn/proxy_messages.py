@@ -78,6 +78,7 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     # PostgreSQL
     ("postgresql", (), "password authentication failed", AuthenticationError, False, ""),
     ("postgresql", (), "no password supplied", AuthenticationError, False, "Set PASSWORD, SECRET_ID or AUTH=iam."),
+    ("postgresql", (), 'requirement "none" failed', AuthenticationError, False, "Set PASSWORD, SECRET_ID or AUTH=iam."),
     ("postgresql", (), "authentication method requirement", AuthenticationError, False, _AUTH_MODE),
     ("postgresql", (), "pam authentication failed", AuthenticationError, False, _IAM),  # RDS's, for a refused token
     ("postgresql", (), "pg_hba.conf rejects", AuthenticationError, False, "Allow user and address in pg_hba.conf."),

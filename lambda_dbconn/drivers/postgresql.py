@@ -19,16 +19,15 @@ from contextlib import suppress
 
 import psycopg
 from psycopg import pq, waiting
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import tuple_row
 
 from lambda_dbconn.drivers import (
     Failure,
     SessionState,
     addresses,
-    application_name,
     checked_isolation,
     connect_error,
+    libpq,
     psycopg_internals,
 )
 from lambda_dbconn.drivers.postgresql_connection import Connection
@@ -63,6 +62,15 @@ RESET = (
     b"SELECT pg_catalog.pg_advisory_unlock_all(); DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
 )
 
+# All that DISCARD ALL does but DISCARD PLANS, after which each function in PL/pgSQL is planned anew (0.1 ms for three
+# statements). One message is one transaction, which DISCARD ALL refuses. RESET ALL comes first: with it the user's
+# statement_timeout ends. RESET ROLE: servers before 15.9 lose the role's own `role` setting to the words before it.
+# Nothing here is looked up along the user's search_path.
+RESET = (
+    b"RESET ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; CLOSE ALL; UNLISTEN *; "
+    b"SELECT pg_catalog.pg_advisory_unlock_all(); DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
+)
+
 # What may be answered to a server's demand: a password never in clear, a token (which is sent so) to nothing else.
 _METHODS_FOR_PASSWORDS = "scram-sha-256,md5,none"
 _METHODS_FOR_TOKENS = "password"
@@ -81,8 +89,9 @@ class PostgresqlSessions(Generic[C]):
         where = f"{settings.address} as {credentials.user!r}, database {settings.name or credentials.user!r}"
 
         def open_one(address: str, limit_s: float) -> C:
-            pgconn = _start(settings, credentials, trust, address)
-            _finish_connecting(pgconn, where, limit_s)
+            parameters = libpq.parameters(settings, credentials, trust, address)
+            pgconn = libpq.start(parameters, credentials.password)
+            _finish_connecting(pgconn, parameters, where, limit_s)
             connection = self._class(pgconn)
             self.restore(connection)
             return connection
@@ -291,49 +300,18 @@ def aborted() -> TransactionAbortedError:
     )
 
 
-def _start(settings: Settings, credentials: Credentials, trust: Trust, address: str) -> pq.abc.PGconn:
-    """Begin a non-blocking connect. The password is in no variable here: a traceback may show locals."""
-    parameters: dict[str, Any] = {
-        "host": settings.server_name,  # only for the certificate: `hostaddr` says where to connect
-        "hostaddr": address,
-        "port": settings.port,
-        "dbname": settings.name or credentials.user,
-        "user": credentials.user,
-        "fallback_application_name": application_name(),  # PGAPPNAME wins
-        "gssencmode": "disable",
-        "keepalives_idle": addresses.KEEPALIVE_IDLE_S,
-        "keepalives_interval": addresses.KEEPALIVE_INTERVAL_S,
-        "keepalives_count": addresses.KEEPALIVE_COUNT,
-        "tcp_user_timeout": addresses.UNACKNOWLEDGED_LIMIT_MS,
-        "sslmode": "verify-full" if trust.is_verified else "disable",
-    }
-    if pq.version() >= _LIBPQ_18:
-        parameters["max_protocol_version"] = "3.0"  # all that RDS Proxy speaks; libpq 19 is to ask for more by itself
-    if trust.is_verified:
-        parameters["sslrootcert"] = trust.cafile
-    if credentials.password:
-        parameters["require_auth"] = _METHODS_FOR_PASSWORDS
-        if settings.auth == "iam":
-            parameters |= {"require_auth": _METHODS_FOR_TOKENS, "channel_binding": "disable"}
-        return pq.PGconn.connect_start(make_conninfo(**parameters, password=credentials.password.reveal()).encode())
-    return pq.PGconn.connect_start(make_conninfo(**parameters).encode())
-
-
-def _finish_connecting(pgconn: pq.abc.PGconn, where: str, timeout_s: float) -> None:
+def _finish_connecting(pgconn: pq.abc.PGconn, parameters: dict[str, Any], where: str, timeout_s: float) -> None:
     """Drive libpq's state machine until it is logged in or the time is over."""
     ends_at = time.monotonic() + timeout_s
     try:
-        while (
-            status := pgconn.connect_poll() if pgconn.status != pq.ConnStatus.BAD else pq.PollingStatus.FAILED
-        ) not in (
-            pq.PollingStatus.OK,
-            pq.PollingStatus.FAILED,
-        ):
+        status = pgconn.connect_poll() if pgconn.status != pq.ConnStatus.BAD else pq.PollingStatus.FAILED
+        while status not in (pq.PollingStatus.OK, pq.PollingStatus.FAILED):
             wanted = select.POLLIN if status == pq.PollingStatus.READING else select.POLLOUT
             if not _wait(pgconn.socket, wanted, ends_at):
                 raise ConnectTimeoutError(f"no answer from {where} within {timeout_s:.2f} s")
+            status = pgconn.connect_poll()
         if status == pq.PollingStatus.FAILED:
-            raise connect_error("postgresql", where, pgconn.get_error_message())
+            raise libpq.explain(connect_error("postgresql", where, pgconn.get_error_message()), parameters)
     except BaseException:
         pgconn.finish()
         raise

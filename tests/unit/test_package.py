@@ -155,6 +155,7 @@ def test_every_module_of_the_core_has_its_tests(module: str) -> None:
         "credentials",
         "observers",
         "drivers.postgresql",
+        "drivers.psycopg_internals",
         "drivers.mysql",
         "drivers.watching",
     }  # real servers, or trivial
