@@ -89,6 +89,7 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str, type[LambdaDbConnError], bool, str
     ("mysql", (2026,), "internal server error", TlsError, False, _PROXY_FAULT),
     # PostgreSQL
     ("postgresql", (), "no password supplied", AuthenticationError, False, "Set PASSWORD, SECRET_ID or AUTH=iam."),
+    ("postgresql", (), 'requirement "none" failed', AuthenticationError, False, "Set PASSWORD, SECRET_ID or AUTH=iam."),
     ("postgresql", (), "authentication method requirement", AuthenticationError, False, _AUTH_MODE),
     ("postgresql", (), "pam authentication failed", AuthenticationError, False, _IAM),  # RDS's, for a refused token
     ("postgresql", (), "authentication failed", AuthenticationError, False, ""),  # by whatever method

@@ -7,27 +7,21 @@ it was used: psycopg knows a loop only while it waits, but for the connection's 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import psycopg
 from psycopg import pq, waiting
 
 from lambda_dbconn.deadline import UNLIMITED_S
-from lambda_dbconn.drivers import watching
-from lambda_dbconn.drivers.postgresql import (
-    PostgresqlSessions,
-    aborted,
-    begin_statement,
-    forget_notifications,
-    has_failed,
-    refuse_prepared,
-)
-from lambda_dbconn.drivers.postgresql_connection import WAKE_UP_S, ended_in_vain, within
+from lambda_dbconn.drivers.postgresql import PostgresqlSessions, aborted, begin_statement, exchange, has_failed
+from lambda_dbconn.drivers.postgresql_connection import WAKE_UP_S, ended_in_vain, refuse, within
+from lambda_dbconn.errors import DeadlineExceededError
 from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from psycopg.abc import PQGen
 
@@ -39,17 +33,28 @@ else:
 
 
 class AsyncConnection(_Base):
-    """psycopg's connection, all of whose waits can be given an end; and of any event loop."""
+    """psycopg's connection, which the deadline bounds as it does `Connection`, and of any event loop.
 
-    cutoff: Cutoff | None  # when all its waits end
-    interrupt: Callable[[Any], None] | None  # asks the server to stop what the connection is waiting for
-    see: Callable[[str | bytes], None]  # is shown each statement, if it is watched
+    Attributes:
+        interrupt: Asks the server to stop what the connection is waiting for; None while nobody has set it.
+    """
+
+    # As in `Connection`.
+    cutoff: Cutoff | None
+    has_sent: bool
+    is_reply_owed: bool
+    look: Callable[[Any, PQGen[Any]], None] | None
+    see: Callable[[str | bytes], None]
+    has_unseen: bool
+
+    interrupt: Callable[[Any], None] | None
     _lock: asyncio.Lock
     _loop: asyncio.AbstractEventLoop | None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.cutoff = self.interrupt = self._loop = None  # here: what the class has, too, is read in a slower way
-        self.see = watching.see_nothing
+        # Here, because CPython takes longer to read what an object's class has, too.
+        self.cutoff = self.interrupt = self.look = self._loop = None
+        self.has_sent = self.is_reply_owed = self.has_unseen = False
         super().__init__(*arguments, **options)
 
     @property
@@ -65,25 +70,33 @@ class AsyncConnection(_Base):
         self._lock = lock
 
     async def wait(self, gen: PQGen[Any], interval: float = WAKE_UP_S, timeout: float | None = None) -> Any:
-        """Drive one of psycopg's generators, to the end of the invocation's time at most.
+        """Drive one of psycopg's generators until it ends, or until the deadline.
 
-        A task that is cancelled meanwhile does not wait for the server, as psycopg's own would: the server is asked
-        to stop, and the connection is closed.
+        A task that is cancelled meanwhile does not wait for the server, as psycopg's own would: the library asks the
+        server to stop, and closes the connection.
+
+        Raises:
+            DeadlineExceededError: The deadline has passed: before anything was sent, which leaves the connection
+                usable; or during the wait, after which it is closed.
+            psycopg.InterfaceError: The connection was released.
         """
         cutoff = self.cutoff
+        if cutoff is not None and cutoff.ends_at < UNLIMITED_S:
+            left_s = cutoff.left_s()
+            if left_s <= 0.0:
+                refuse(self, cutoff)
+                await self._cut(cutoff, None)
+            timeout = left_s if timeout is None else min(left_s, timeout)
+        self.has_sent = True
+        if self.look is not None:
+            self.look(self, gen)
         try:
-            if cutoff is not None and cutoff.ends_at < UNLIMITED_S:
-                left_s = cutoff.left_s()
-                timeout = left_s if timeout is None else min(left_s, timeout)
             gen, *limits = within(gen, interval, timeout)
             return await waiting.wait_async(gen, self.pgconn.socket, *limits)
         except psycopg.OperationalError as error:
             if cutoff is None or not ended_in_vain(error, cutoff):
                 raise
-            try:
-                raise await in_thread(cutoff.cut, self) from error
-            finally:
-                self.pgconn.finish()
+            await self._cut(cutoff, error)
         except (asyncio.CancelledError, KeyboardInterrupt):
             if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
                 try:
@@ -93,32 +106,27 @@ class AsyncConnection(_Base):
                     self.pgconn.finish()
             raise
 
-
-class WatchedAsyncConnection(AsyncConnection):
-    """The same, whose statements are seen."""
-
-    cursor_factory: Any = watching.Factory()
-    server_cursor_factory: Any = watching.Factory()
+    async def _cut(self, cutoff: Cutoff, error: BaseException | None) -> NoReturn:
+        try:
+            raise await in_thread(cutoff.cut, self) from error
+        finally:
+            self.pgconn.finish()
 
 
 class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):
     """psycopg's asyncio side behind `lambda_dbconn.drivers.driver.Driver`, with coroutines for what may wait.
 
-    These are `ping`, `begin`, `commit`, `rollback` and `reset`. `open` and `interrupt` block: they are for threads.
+    These are `ping`, `begin`, `commit`, `rollback`, `reset` and `finish_reset`. `open` and `interrupt` block: they are
+    for threads.
     """
 
     _class = AsyncConnection
-    _watched_class = WatchedAsyncConnection
-
-    def _put_back(self, connection: AsyncConnection) -> None:
-        # What `set_autocommit()` and the like do, but that they are coroutines.
-        connection._autocommit = True  # noqa: SLF001
-        connection._read_only = connection._isolation_level = connection._deferrable = None  # noqa: SLF001
-        connection._begin_statement = b""  # noqa: SLF001
+    _cursor = psycopg.AsyncCursor
+    _server_cursor = psycopg.AsyncServerCursor
 
     async def ping(self, connection: AsyncConnection, *, timeout_s: float) -> None:
         """Run an empty-handed `SELECT 1`."""
-        await _run(connection, b"SELECT 1", timeout_s)
+        await _run(connection, b"SELECT 1", "SELECT 1", timeout_s)
 
     async def begin(self, connection: AsyncConnection, *, read_only: bool, isolation: str | None) -> None:
         """Send one BEGIN that says it all."""
@@ -127,30 +135,43 @@ class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):
     async def commit(self, connection: AsyncConnection) -> None:
         """Commit, unless the transaction has failed."""
         if has_failed(connection):
-            await connection.rollback()
+            with suppress(DeadlineExceededError):  # it is rolled back at release, then
+                await connection.rollback()
             raise aborted()
         await connection.commit()
 
     async def rollback(self, connection: AsyncConnection, *, timeout_s: float) -> None:
         """Roll back within the limit."""
-        await _run(connection, b"ROLLBACK", timeout_s)
+        await _run(connection, b"ROLLBACK", "ROLLBACK", timeout_s)
 
     async def reset(self, connection: AsyncConnection, *, timeout_s: float) -> None:
-        """Send DISCARD ALL, and forget the notifications that nobody has read."""
-        refuse_prepared(connection)
-        await _run(connection, b"DISCARD ALL", timeout_s)
-        forget_notifications(connection)
+        """Send the reset and wait for its answer: one round trip."""
+        self.send_reset(connection, timeout_s=timeout_s)
+        await self.finish_reset(connection, timeout_s=timeout_s)
+
+    async def finish_reset(self, connection: AsyncConnection, *, timeout_s: float) -> None:
+        """Read the answer to the reset; without waiting if it is there.
+
+        Raises:
+            psycopg.OperationalError: The connection is gone, the server refused, or the time is over. The connection
+                must be closed.
+        """
+        connection.pgconn.consume_input()
+        await _run(connection, b"", "the reset", timeout_s)
+        self._has_reset(connection)
 
     def close(self, connection: AsyncConnection) -> None:
         """Close: what psycopg does, which is no coroutine's work."""
         connection.pgconn.finish()
 
 
-async def _run(connection: AsyncConnection, sql: bytes, timeout_s: float) -> None:
-    """Run one statement of ours, whose result does not matter, within a time limit.
+async def _run(connection: AsyncConnection, sql: bytes, doing: str, timeout_s: float) -> None:
+    """Drive an exchange within a time limit.
 
     Raises:
-        psycopg.Error: The connection is gone, the server refused, or the time is over; after the last the connection
-            must be closed.
+        psycopg.OperationalError: The connection is gone, the server refused, or the time is over; after the
+            last the connection must be closed.
     """
-    await connection.wait(connection._exec_command(sql), timeout=timeout_s)  # noqa: SLF001 - as its `commit` does
+    pgconn = connection.pgconn
+    gen, *limits = within(exchange(pgconn, sql, doing), WAKE_UP_S, timeout_s)
+    await waiting.wait_async(gen, pgconn.socket, *limits)

@@ -275,9 +275,16 @@ class Connection(_Base):
             self.owes = False
 
     def _write_bytes(self, data: bytes) -> None:
+        """Send. A server hangs up on more than its `max_allowed_packet`, and its error seldom arrives."""
         self.owes = True
         self.status = None
-        super()._write_bytes(data)  # type: ignore[misc] # not in PyMySQL's stubs
+        try:
+            super()._write_bytes(data)  # type: ignore[misc] # not in PyMySQL's stubs
+        except pymysql.OperationalError as error:
+            if len(data) >= _SMALL_PACKET_BYTES:
+                self.has_choked = True
+                error.add_note(f"{len(data)} bytes were being sent: see whether that is more than max_allowed_packet")
+            raise
 
     def _execute_command(self, command: int, sql: str | bytes) -> None:
         self.check_may_send()
@@ -370,16 +377,6 @@ class Connection(_Base):
     def fileno(self) -> int:
         """Return the socket's file descriptor, -1 when it is closed."""
         return self._sock.fileno() if self._sock is not None else -1
-
-    def _write_bytes(self, data: bytes) -> None:
-        """Send. A server hangs up on more than its `max_allowed_packet`, and its error seldom arrives."""
-        try:
-            super()._write_bytes(data)  # type: ignore[misc] # PyMySQL's stubs know public names only
-        except pymysql.OperationalError as error:
-            if len(data) >= _SMALL_PACKET_BYTES:
-                self.has_choked = True
-                error.add_note(f"{len(data)} bytes were being sent: see whether that is more than max_allowed_packet")
-            raise
 
 
 class Within:

@@ -7,32 +7,35 @@ Rests on psycopg 3.2.13 to 3.3 and libpq 16 to 18. What it is careful about (all
 - Connect errors carry no SQLSTATE; `proxy_messages` reads their text.
 - `prepare_threshold=None`: a named prepared statement breaks behind a pooler, and psycopg's `DEALLOCATE ALL` pins.
 - An idle session that the server ended looks healthy until it is read from, twice.
+- The library's own messages (ping, ROLLBACK, reset) do not go through the connection's `wait`: they have time limits of
+  their own, and no deadline refuses them.
 """
 
 from __future__ import annotations
 
 import select
 import time
+from contextlib import suppress
 
 import psycopg
-from psycopg import pq
-from psycopg.conninfo import make_conninfo
+from psycopg import pq, waiting
+from psycopg.rows import tuple_row
 
 from lambda_dbconn.drivers import (
     Failure,
     SessionState,
     addresses,
-    application_name,
     checked_isolation,
     connect_error,
-    watching,
+    libpq,
+    psycopg_internals,
 )
-from lambda_dbconn.drivers.postgresql_connection import Connection, WatchedConnection
-from lambda_dbconn.errors import ConnectTimeoutError, TransactionAbortedError
+from lambda_dbconn.drivers.postgresql_connection import Connection
+from lambda_dbconn.errors import ConnectTimeoutError, DeadlineExceededError, TransactionAbortedError
 from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from typing import Any
 
     from lambda_dbconn.credentials import Credentials
@@ -47,6 +50,26 @@ _CLEAN = SessionState.CLEAN
 _IDLE = int(pq.TransactionStatus.IDLE)  # to compare two plain numbers is quicker
 _IN_TRANSACTION = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
 _MOST_READS = 1000  # of a session that talks without end: more than that is left to the ping
+_GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+_EVENTS = {waiting.WAIT_R: select.POLLIN, waiting.WAIT_RW: select.POLLIN | select.POLLOUT}
+
+# All that DISCARD ALL does but DISCARD PLANS, after which each function in PL/pgSQL is planned anew (0.1 ms for three
+# statements). One message is one transaction, which DISCARD ALL refuses. RESET ALL comes first: with it the user's
+# statement_timeout ends. RESET ROLE: servers before 15.9 lose the role's own `role` setting to the words before it.
+# Nothing here is looked up along the user's search_path.
+RESET = (
+    b"RESET ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; CLOSE ALL; UNLISTEN *; "
+    b"SELECT pg_catalog.pg_advisory_unlock_all(); DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
+)
+
+# All that DISCARD ALL does but DISCARD PLANS, after which each function in PL/pgSQL is planned anew (0.1 ms for three
+# statements). One message is one transaction, which DISCARD ALL refuses. RESET ALL comes first: with it the user's
+# statement_timeout ends. RESET ROLE: servers before 15.9 lose the role's own `role` setting to the words before it.
+# Nothing here is looked up along the user's search_path.
+RESET = (
+    b"RESET ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; CLOSE ALL; UNLISTEN *; "
+    b"SELECT pg_catalog.pg_advisory_unlock_all(); DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
+)
 
 # What may be answered to a server's demand: a password never in clear, a token (which is sent so) to nothing else.
 _METHODS_FOR_PASSWORDS = "scram-sha-256,md5,none"
@@ -58,32 +81,40 @@ class PostgresqlSessions(Generic[C]):
     """What a driver knows and does without waiting, and opening, which blocks: for both of psycopg's connections."""
 
     _class: type[C]
-    _watched_class: type[C]
-
-    def _put_back(self, connection: C) -> None:
-        """Let the next loan's transactions be the server's ordinary ones; sends nothing outside a transaction."""
-        raise NotImplementedError
+    _cursor: Any
+    _server_cursor: Any
 
     def open(self, settings: Settings, credentials: Credentials, trust: Trust, *, timeout_s: float) -> C:
         """Connect to the first address that answers; sends no SQL at all."""
         where = f"{settings.address} as {credentials.user!r}, database {settings.name or credentials.user!r}"
-        make = self._watched_class if settings.reset == "seen" else self._class  # who looks for leftovers will watch it
 
         def open_one(address: str, limit_s: float) -> C:
-            pgconn = _start(settings, credentials, trust, address)
-            _finish_connecting(pgconn, where, limit_s)
-            connection = make(pgconn)
-            connection.prepare_threshold = None
-            self._put_back(connection)
+            parameters = libpq.parameters(settings, credentials, trust, address)
+            pgconn = libpq.start(parameters, credentials.password)
+            _finish_connecting(pgconn, parameters, where, limit_s)
+            connection = self._class(pgconn)
+            self.restore(connection)
             return connection
 
         return addresses.first_that_opens(settings.host, settings.port, timeout_s, open_one)
 
+    def restore(self, connection: C) -> None:
+        """Put back what a user may have set on the connection object; sends nothing, never blocks or raises."""
+        connection.row_factory = tuple_row
+        connection.cursor_factory = self._cursor
+        connection.server_cursor_factory = self._server_cursor
+        psycopg_internals.restore_transactions(connection)
+        psycopg_internals.restore_preparing(connection)
+
     def watch(self, connection: C, see: Callable[[str | bytes], None]) -> None:
-        """Let the connection's cursors show what they send."""
-        if not isinstance(connection, self._watched_class):
-            connection.__class__ = self._watched_class  # type: ignore[assignment] # a subclass of what it is
+        """Let `see` be called with the text of each statement before it is sent."""
+        from lambda_dbconn.drivers import watching  # only RDS Proxy needs it
+
         watching.watch(connection, see)
+
+    def has_unseen(self, connection: C) -> bool:
+        """Return whether anything was sent, since `watch`, whose text could not be seen. Never blocks."""
+        return connection.has_unseen
 
     def obey(self, connection: C, cutoff: Cutoff) -> None:
         """Let the caller's calls end with the invocation's time."""
@@ -104,8 +135,8 @@ class PostgresqlSessions(Generic[C]):
         """
         pgconn = connection.pgconn
         poll = select.poll()
-        poll.register(pgconn.socket, select.POLLIN)
         try:
+            poll.register(pgconn.socket, select.POLLIN)
             for _ in range(_MOST_READS):
                 if not poll.poll(0):
                     return True
@@ -117,23 +148,53 @@ class PostgresqlSessions(Generic[C]):
     def state(self, connection: C, *, within_s: Callable[[], float]) -> SessionState:  # noqa: ARG002 - libpq knows
         """Ask libpq, which tracks the state with each reply: no round trip.
 
-        A result that is not read to its end, an unfinished COPY and a pipeline that was not left are unusable: to get
-        out of them may take as long as they do.
+        Unusable are a result that is not read to its end, an unfinished COPY, a pipeline, `transaction()`, `notifies()`
+        or two-phase transaction that was not left, and a reset that was not answered.
         """
         pgconn = connection.pgconn
         status = pgconn.transaction_status
-        if pgconn.pipeline_status:
+        if connection.is_reply_owed or pgconn.pipeline_status:
             return SessionState.UNUSABLE
         if status == _IDLE:
-            if not (
-                connection.autocommit
-                and connection.read_only is None
-                and connection.isolation_level is None
-                and connection.deferrable is None
-            ):
-                self._put_back(connection)
+            if psycopg_internals.is_in_use(connection):
+                return SessionState.UNUSABLE
+            self.restore(connection)
             return _CLEAN
         return SessionState.IN_TRANSACTION if status in _IN_TRANSACTION else SessionState.UNUSABLE
+
+    def has_left_transaction(self, connection: C) -> bool:
+        """Return whether the transaction that `begin` began was ended by something else than `commit`. Never blocks.
+
+        A transaction that was ended and followed by another (`COMMIT AND CHAIN`) does not show.
+        """
+        return connection.pgconn.transaction_status == _IDLE
+
+    def has_sent(self, connection: C) -> bool:
+        """Return whether anything of the user's was sent since login or the last `send_reset`. Never blocks."""
+        return connection.has_sent
+
+    def can_defer_reset(self, connection: C) -> bool:  # noqa: ARG002 - any server can
+        """Return whether the answer to a reset may be read at the next acquire."""
+        return True
+
+    def send_reset(self, connection: C, *, timeout_s: float) -> None:  # noqa: ARG002 - libpq's socket does not block
+        """Send the reset of a session that is at rest; its answer is read by `finish_reset`. Never blocks.
+
+        Raises:
+            psycopg.OperationalError: The connection is gone, or its socket does not take the message.
+        """
+        connection.is_reply_owed = True  # first: an exception may strike anywhere
+        connection.has_sent = False
+        pgconn = connection.pgconn
+        pgconn.send_query(RESET)
+        if pgconn.flush():
+            raise psycopg.OperationalError("the reset could not be sent at once")
+
+    def _has_reset(self, connection: C) -> None:
+        """Note that the server has answered the reset: what it has forgotten is forgotten here, too."""
+        psycopg_internals.forget_prepared(connection)
+        psycopg_internals.forget_notifications(connection)
+        connection.is_reply_owed = False
 
     def interrupt(
         self,
@@ -171,15 +232,12 @@ class PostgresqlDriver(PostgresqlSessions[Connection]):
     """psycopg behind `lambda_dbconn.drivers.driver.Driver`."""
 
     _class = Connection
-    _watched_class = WatchedConnection
-
-    def _put_back(self, connection: Connection) -> None:
-        connection.autocommit = True
-        connection.read_only = connection.isolation_level = connection.deferrable = None
+    _cursor = psycopg.Cursor
+    _server_cursor = psycopg.ServerCursor
 
     def ping(self, connection: Connection, *, timeout_s: float) -> None:
         """Run an empty-handed `SELECT 1`: one round trip to the database itself, also behind a proxy."""
-        _run(connection.pgconn, b"SELECT 1", timeout_s)
+        _run(connection.pgconn, b"SELECT 1", "SELECT 1", timeout_s)
 
     def begin(self, connection: Connection, *, read_only: bool, isolation: str | None) -> None:
         """Send one BEGIN that says it all: nothing is SET, so nothing pins."""
@@ -189,19 +247,30 @@ class PostgresqlDriver(PostgresqlSessions[Connection]):
     def commit(self, connection: Connection) -> None:
         """Commit. PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, silently: not here."""
         if has_failed(connection):
-            connection.rollback()
+            with suppress(DeadlineExceededError):  # it is rolled back at release, then
+                connection.rollback()
             raise aborted()
         connection.commit()
 
     def rollback(self, connection: Connection, *, timeout_s: float) -> None:
         """Roll back within the limit."""
-        _run(connection.pgconn, b"ROLLBACK", timeout_s)
+        _run(connection.pgconn, b"ROLLBACK", "ROLLBACK", timeout_s)
 
     def reset(self, connection: Connection, *, timeout_s: float) -> None:
-        """Send DISCARD ALL, and forget the notifications that nobody has read."""
-        refuse_prepared(connection)
-        _run(connection.pgconn, b"DISCARD ALL", timeout_s)
-        forget_notifications(connection)
+        """Send the reset and wait for its answer: one round trip."""
+        self.send_reset(connection, timeout_s=timeout_s)
+        self.finish_reset(connection, timeout_s=timeout_s)
+
+    def finish_reset(self, connection: Connection, *, timeout_s: float) -> None:
+        """Read the answer to the reset; without waiting if it is there.
+
+        Raises:
+            psycopg.OperationalError: The connection is gone, the server refused, or the time is over. The connection
+                must be closed.
+        """
+        connection.pgconn.consume_input()
+        _run(connection.pgconn, b"", "the reset", timeout_s)
+        self._has_reset(connection)
 
     def close(self, connection: Connection) -> None:
         """Close: libpq's socket is non-blocking, so saying goodbye never waits."""
@@ -231,95 +300,64 @@ def aborted() -> TransactionAbortedError:
     )
 
 
-def refuse_prepared(connection: psycopg.BaseConnection[Any]) -> None:
-    """Raise if psycopg may have prepared statements that a reset would take from under it."""
-    if connection.prepare_threshold is not None:
-        raise psycopg.NotSupportedError("statements were prepared, and psycopg would go on using them")
-
-
-def forget_notifications(connection: psycopg.BaseConnection[Any]) -> None:
-    """Forget what was notified and not read."""
-    backlog = connection._notifies_backlog  # noqa: SLF001 - `notifies()` would warn where there are handlers
-    if backlog:
-        backlog.clear()
-
-
-def _start(settings: Settings, credentials: Credentials, trust: Trust, address: str) -> pq.abc.PGconn:
-    """Begin a non-blocking connect. The password is in no variable here: a traceback may show locals."""
-    parameters: dict[str, Any] = {
-        "host": settings.server_name,  # only for the certificate: `hostaddr` says where to connect
-        "hostaddr": address,
-        "port": settings.port,
-        "dbname": settings.name or credentials.user,
-        "user": credentials.user,
-        "fallback_application_name": application_name(),  # PGAPPNAME wins
-        "gssencmode": "disable",
-        "keepalives_idle": addresses.KEEPALIVE_IDLE_S,
-        "keepalives_interval": addresses.KEEPALIVE_INTERVAL_S,
-        "keepalives_count": addresses.KEEPALIVE_COUNT,
-        "tcp_user_timeout": addresses.UNACKNOWLEDGED_LIMIT_MS,
-        "sslmode": "verify-full" if trust.is_verified else "disable",
-    }
-    if pq.version() >= _LIBPQ_18:
-        parameters["max_protocol_version"] = "3.0"  # all that RDS Proxy speaks; libpq 19 is to ask for more by itself
-    if trust.is_verified:
-        parameters["sslrootcert"] = trust.cafile
-    if credentials.password:
-        parameters["require_auth"] = _METHODS_FOR_PASSWORDS
-        if settings.auth == "iam":
-            parameters |= {"require_auth": _METHODS_FOR_TOKENS, "channel_binding": "disable"}
-        return pq.PGconn.connect_start(make_conninfo(**parameters, password=credentials.password.reveal()).encode())
-    return pq.PGconn.connect_start(make_conninfo(**parameters).encode())
-
-
-def _finish_connecting(pgconn: pq.abc.PGconn, where: str, timeout_s: float) -> None:
+def _finish_connecting(pgconn: pq.abc.PGconn, parameters: dict[str, Any], where: str, timeout_s: float) -> None:
     """Drive libpq's state machine until it is logged in or the time is over."""
     ends_at = time.monotonic() + timeout_s
     try:
-        while (
-            status := pgconn.connect_poll() if pgconn.status != pq.ConnStatus.BAD else pq.PollingStatus.FAILED
-        ) not in (
-            pq.PollingStatus.OK,
-            pq.PollingStatus.FAILED,
-        ):
+        status = pgconn.connect_poll() if pgconn.status != pq.ConnStatus.BAD else pq.PollingStatus.FAILED
+        while status not in (pq.PollingStatus.OK, pq.PollingStatus.FAILED):
             wanted = select.POLLIN if status == pq.PollingStatus.READING else select.POLLOUT
             if not _wait(pgconn.socket, wanted, ends_at):
                 raise ConnectTimeoutError(f"no answer from {where} within {timeout_s:.2f} s")
+            status = pgconn.connect_poll()
         if status == pq.PollingStatus.FAILED:
-            raise connect_error("postgresql", where, pgconn.get_error_message())
+            raise libpq.explain(connect_error("postgresql", where, pgconn.get_error_message()), parameters)
     except BaseException:
         pgconn.finish()
         raise
     pgconn.nonblocking = 1
 
 
-def _run(pgconn: pq.abc.PGconn, sql: bytes, timeout_s: float) -> None:
-    """Run one statement of ours, whose result does not matter, within a time limit; psycopg itself has none.
+def exchange(pgconn: pq.abc.PGconn, sql: bytes, doing: str) -> Generator[waiting.Wait, Any, None]:
+    """Send a message of the library's own, if there is one, and read its answer; yield what must be waited for.
+
+    Raises:
+        psycopg.OperationalError: The connection is gone, or the server refused.
+    """
+    if sql:
+        pgconn.send_query(sql)
+    while pgconn.flush():
+        yield waiting.WAIT_RW
+        pgconn.consume_input()
+    while True:
+        while pgconn.is_busy():  # asked first: the answer may have been read already
+            yield waiting.WAIT_R
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            return
+        if result.status not in _GOOD:
+            raise psycopg.OperationalError(f"{doing} failed: {result.get_error_message()}")
+
+
+def _run(pgconn: pq.abc.PGconn, sql: bytes, doing: str, timeout_s: float) -> None:
+    """Drive an exchange within a time limit.
 
     Raises:
         psycopg.OperationalError: The connection is gone, the server refused, or the time is over; after the
             last the connection must be closed.
     """
     ends_at = time.monotonic() + timeout_s
-    pgconn.send_query(sql)
-    while pgconn.flush():
-        if not _wait(pgconn.socket, select.POLLIN | select.POLLOUT, ends_at):
-            raise psycopg.OperationalError(f"{sql.decode()} was not taken within {timeout_s:.2f} s")
-        pgconn.consume_input()
-    while True:
-        while pgconn.is_busy():
-            if not _wait(pgconn.socket, select.POLLIN, ends_at):
-                raise psycopg.OperationalError(f"{sql.decode()} was not answered within {timeout_s:.2f} s")
-            pgconn.consume_input()
-        result = pgconn.get_result()
-        if result is None:
-            return
-        if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
-            raise psycopg.OperationalError(f"{sql.decode()} failed: {result.get_error_message()}")
+    for wanted in exchange(pgconn, sql, doing):
+        if not _wait(pgconn.socket, _EVENTS[wanted], ends_at):
+            raise psycopg.OperationalError(f"{doing} was not answered within {timeout_s:.2f} s")
 
 
 def _wait(fileno: int, events: int, ends_at: float) -> bool:
-    """Wait until the socket is ready or the time is over; return whether it is ready."""
+    """Wait until the socket is ready; return False when the time is over, also if the socket is always ready."""
+    left_s = ends_at - time.monotonic()
+    if left_s <= 0:
+        return False
     poll = select.poll()
     poll.register(fileno, events)
-    return bool(poll.poll(max(0.0, ends_at - time.monotonic()) * 1000))
+    return bool(poll.poll(left_s * 1000))

@@ -1,7 +1,7 @@
-"""psycopg's connection, all of whose waits can be given one common end, and whose statements can be watched.
+"""psycopg's connection, whose `wait` looks at the deadline before anything is sent, and ends with it.
 
-To be unlimited costs a call in Python with each wait. To take on another class would cost more: CPython reads the
-attributes of an object that has done so in a slower way; so it does with what its class has, too.
+`wait` is psycopg's one documented way to the server: cursors, also those that are made directly, streams, COPY,
+pipelines, `transaction()` and COMMIT all go through it. Past it go only `pgconn`, and `cancel()`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import psycopg
 from psycopg import pq, waiting
 
 from lambda_dbconn.deadline import UNLIMITED_S
-from lambda_dbconn.drivers import watching
 from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from psycopg.abc import PQGen
 
     from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.drivers.async_postgresql import AsyncConnection
 
     _Base = psycopg.Connection[Any]
 else:
@@ -29,6 +29,8 @@ else:
 
 WAKE_UP_S = 0.1  # how often psycopg looks up from a wait, by default
 _HAS_TIMEOUT = "timeout" in psycopg.Connection.wait.__code__.co_varnames  # from psycopg 3.3 on
+_ACTIVE = pq.TransactionStatus.ACTIVE
+_RELEASED = "the connection was released at the end of its `with` block; use it inside the block"
 
 
 def within(gen: PQGen[Any], interval: float, limit_s: float | None) -> tuple[Any, ...]:
@@ -43,6 +45,19 @@ def within(gen: PQGen[Any], interval: float, limit_s: float | None) -> tuple[Any
 def ended_in_vain(error: psycopg.OperationalError, cutoff: Cutoff) -> bool:
     """Say whether an error is the end of the invocation's time, and not the server's word."""
     return error.sqlstate is None and cutoff.left_s() <= 0
+
+
+def refuse(connection: Connection | AsyncConnection, cutoff: Cutoff) -> None:
+    """Raise for a wait that must not begin, so that nothing is sent; return if one was sent before and must be cut.
+
+    Raises:
+        psycopg.InterfaceError: The connection was released.
+        DeadlineExceededError: The deadline has passed. The connection stays usable.
+    """
+    if cutoff.is_released:
+        raise psycopg.InterfaceError(_RELEASED)
+    if connection.pgconn.transaction_status != _ACTIVE:
+        raise cutoff.refuse()
 
 
 def _until(ends_at: float, gen: PQGen[Any]) -> PQGen[Any]:
@@ -72,52 +87,74 @@ _drive: Any = waiting.wait if _HAS_TIMEOUT else _drive_within
 
 
 class Connection(_Base):
-    """psycopg's connection, all of whose waits can be given one common end.
+    """psycopg's connection; the deadline bounds all its waits, and nothing is sent once it has passed.
+
+    A `transaction()` block of psycopg's that ends after the deadline is not told to the server either: the library
+    closes the connection at release. Its own `transaction()` it rolls back, within the time for cleaning.
 
     Attributes:
-        cutoff: When they end; None while it belongs to nobody who would say so.
-        see: What is shown each statement, if it is watched.
+        cutoff: The deadline; None while nobody has set one.
+        has_sent: Whether anything of the user's was sent since login or since the last reset.
+        is_reply_owed: A reset was sent, and its answer was not read to its end.
+        look: Is shown each generator before it is driven, where statements are watched (`watching`); else None.
+        see: Is shown each statement; only where `look` is set.
+        has_unseen: Whether something was sent, where statements are watched, whose text was not seen.
     """
 
     cutoff: Cutoff | None
+    has_sent: bool
+    is_reply_owed: bool
+    look: Callable[[Any, PQGen[Any]], None] | None
     see: Callable[[str | bytes], None]
+    has_unseen: bool
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.cutoff = None
-        self.see = watching.see_nothing
+        # Here, because CPython takes longer to read what an object's class has, too.
+        self.cutoff = self.look = None
+        self.has_sent = self.is_reply_owed = self.has_unseen = False
         super().__init__(*arguments, **options)
 
     def wait(self, gen: PQGen[Any], interval: float = WAKE_UP_S, timeout: float | None = None) -> Any:
-        """Drive one of psycopg's generators, to the end of the invocation's time at most.
+        """Drive one of psycopg's generators until it ends, or until the deadline.
 
-        Without an end it is psycopg's own. With one, who is interrupted (Ctrl-C) does not wait for the server, as
-        there: the server is asked to stop, and the connection is closed.
+        Without a deadline this is psycopg's own. With one, Ctrl-C does not wait for the server as psycopg would: the
+        library asks the server to stop, and closes the connection.
+
+        Raises:
+            DeadlineExceededError: The deadline has passed: before anything was sent, which leaves the connection
+                usable; or during the wait, after which it is closed.
+            psycopg.InterfaceError: The connection was released.
         """
         cutoff = self.cutoff
         if cutoff is None or cutoff.ends_at == UNLIMITED_S:
+            self.has_sent = True
+            if self.look is not None:
+                self.look(self, gen)
             return _wait(self, gen, interval, timeout)
         left_s = cutoff.ends_at - cutoff.monotonic()
+        if left_s <= 0.0:
+            refuse(self, cutoff)
+            self._cut(cutoff, None)
+        self.has_sent = True
+        if self.look is not None:
+            self.look(self, gen)
         try:
             limit_s = left_s if timeout is None or left_s < timeout else timeout
             return _drive(gen, self.pgconn.socket, interval, limit_s)
         except psycopg.OperationalError as error:
             if not ended_in_vain(error, cutoff):
                 raise
-            try:
-                raise cutoff.cut(self) from error
-            finally:
-                self.pgconn.finish()
+            self._cut(cutoff, error)
         except KeyboardInterrupt:
-            if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            if self.pgconn.transaction_status == _ACTIVE:
                 try:
                     cutoff.interrupt(self)
                 finally:
                     self.pgconn.finish()
             raise
 
-
-class WatchedConnection(Connection):
-    """The same, whose statements are seen."""
-
-    cursor_factory: Any = watching.Factory()
-    server_cursor_factory: Any = watching.Factory()
+    def _cut(self, cutoff: Cutoff, error: BaseException | None) -> NoReturn:
+        try:
+            raise cutoff.cut(self) from error
+        finally:
+            self.pgconn.finish()

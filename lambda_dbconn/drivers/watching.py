@@ -1,7 +1,7 @@
 """psycopg's cursors, made to show what they send; the same for `Connection` and `AsyncConnection`.
 
-Rests on psycopg 3.2.13 to 3.3.9, whose cursors all send by two methods, whatever the way: execute, executemany,
-stream, copy, DECLARE.
+Rests on private names that psycopg 3.2.13 and 3.3.9 share: all its cursors send by `_execute_send` and `_send_prepare`,
+whatever the way (execute, executemany, stream, COPY, DECLARE), and each way is a generator function of the cursor's.
 """
 
 from __future__ import annotations
@@ -17,59 +17,42 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Seeing(Protocol):
-    """A connection whose cursors are watched."""
+_CURSORS: tuple[Any, ...] = (psycopg.Cursor, psycopg.AsyncCursor)  # all others are subclasses of one of these
 
+
+class Seeing(Protocol):
+    """A connection whose statements are watched."""
+
+    has_unseen: bool
     see: Callable[[str | bytes], None]
 
 
-class Factory:
-    """Takes the place of a connection's `cursor_factory`: whatever class is set, its subclass that is watched is got.
-
-    Of any other callable, which psycopg takes as well, what it makes becomes an instance of a watched class. Cursors
-    show each text to their connection's `see` before it is sent. To read the attribute is as quick as ever: without a
-    `__get__` here Python looks into the connection's own dictionary. Not seen is what does not come from a
-    connection's `cursor()`, `execute()` or factories: a cursor class that is called directly, and psycopg's own COMMIT,
-    SAVEPOINT, two-phase commands, `DEALLOCATE` and FETCH.
-    """
-
-    def __set_name__(self, _owner: type, name: str) -> None:
-        """Keep the class where psycopg does."""
-        self._name = name
-
-    def __set__(self, connection: Any, kind: Any) -> None:
-        """Make a class, or what a callable makes, watched."""
-        if isinstance(kind, type):
-            kind = _watched(kind)
-        elif not isinstance(kind, _WatchedCallable):
-            kind = _WatchedCallable(kind)
-        connection.__dict__[self._name] = kind
-
-
-def see_nothing(_text: str | bytes) -> None:
-    """Be a connection's `see` that nobody watches."""
-
-
 def watch(connection: Any, see: Callable[[str | bytes], None]) -> None:
-    """Watch the cursors of a connection whose class has factories such as these."""
+    """Let `see` be called with the text of each statement of the connection's cursors before it is sent.
+
+    Not shown are psycopg's own COMMIT, SAVEPOINT, FETCH and `DEALLOCATE`, and its two-phase commands.
+    """
     if not (hasattr(psycopg.Cursor, "_execute_send") and hasattr(psycopg.Cursor, "_send_prepare")):
         _warn_of_blindness()
     connection.see = see
-    connection.cursor_factory = connection.cursor_factory
-    connection.server_cursor_factory = connection.server_cursor_factory
+    connection.look = _look
 
 
-class _WatchedCallable:
-    """A callable that takes a cursor class's place, and whose cursors are watched."""
+def _look(connection: Seeing, gen: Any) -> None:
+    """Let the cursor whose generator is about to be driven show what it sends, however the cursor was made.
 
-    def __init__(self, make: Callable[..., Any]) -> None:
-        self._make = make
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Make a cursor."""
-        cursor: Any = self._make(*arguments, **options)
-        cursor.__class__ = _watched(cursor.__class__)
-        return cursor
+    Any other generator of psycopg's sends only commands of its own, or goes on with what a cursor has begun. One that
+    is somebody else's may send anything: it counts as unseen.
+    """
+    frame = getattr(gen, "gi_frame", None)
+    if frame is None:  # a function in C, which is psycopg's
+        return
+    owner: Any = frame.f_locals.get("self")
+    if isinstance(owner, _CURSORS):
+        if not isinstance(owner, _WatchedCursor):
+            owner.__class__ = _watched(owner.__class__)
+    elif frame.f_globals["__name__"].partition(".")[0] != "psycopg":
+        connection.has_unseen = True
 
 
 class _WatchedCursor:
@@ -93,8 +76,6 @@ class _WatchedCursor:
 @lru_cache(maxsize=32)
 def _watched(kind: Any) -> Any:
     """Return the subclass of a cursor class that is watched; the same one each time."""
-    if issubclass(kind, _WatchedCursor):
-        return kind
     names = {"__slots__": (), "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     return type(kind)(kind.__name__, (_WatchedCursor, kind), names)
 

@@ -256,9 +256,7 @@ def test_what_a_mysql_invocation_leaves_the_next_one_does_not_find(mysql_databas
     assert_next_is_clean(mysql_database, db, leaving, session_id)
 
 
-def test_psycopgs_own_prepared_statements_cost_the_connection_only_when_there_is_something_to_reset(
-    postgresql_database: Database,
-) -> None:
+def test_prepared_statements_of_psycopgs_own_cost_no_connection(postgresql_database: Database) -> None:
     db = postgresql_database.manager()
 
     def prepared() -> int:
@@ -271,7 +269,7 @@ def test_psycopgs_own_prepared_statements_cost_the_connection_only_when_there_is
     assert prepared() == session_id
     with db.connection() as connection:
         connection.execute("SET work_mem = '77MB'")
-    assert prepared() != session_id
+    assert prepared() == session_id
 
 
 def test_notifications_of_the_invocation_before_are_not_read_by_the_next(postgresql_database: Database) -> None:

@@ -24,7 +24,6 @@ from lambda_dbconn import (
     Settings,
 )
 from lambda_dbconn.drivers import addresses
-from lambda_dbconn.drivers.postgresql_connection import WatchedConnection
 from lambda_dbconn.events import ConnectFailed
 from lambda_dbconn.testing.servers import LocalMariaDB
 from tests.support.database import deed, do, fetch
@@ -187,19 +186,9 @@ def test_the_lent_object_is_the_drivers_own_connection_in_autocommit(database: D
             assert connection.get_autocommit() is True
 
 
-def test_a_connection_that_nobody_looks_at_has_psycopgs_own_cursors(postgresql_database: Database) -> None:
+def test_a_connection_has_psycopgs_own_cursors(postgresql_database: Database) -> None:
     with postgresql_database.manager(reset="never").connection() as connection:
-        assert not isinstance(connection, WatchedConnection)
         assert type(connection.cursor()) is psycopg.Cursor
-
-
-@pytest.mark.parametrize("reset", ["never", "seen"])
-def test_a_connection_keeps_its_class_whether_or_not_it_has_a_limit(reset: str, postgresql_database: Database) -> None:
-    manager, kinds = postgresql_database.manager(reset=reset), set()
-    for context in (None, 30.0, None):
-        with manager.connection(context) as connection:
-            kinds.add(type(connection))
-    assert len(kinds) == 1
 
 
 def test_a_statement_takes_effect_without_a_commit(database: Database) -> None:

@@ -7,7 +7,6 @@ import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 
 from lambda_dbconn import (
@@ -219,9 +218,7 @@ def test_a_psycopg_that_sends_in_another_way_is_warned_of(monkeypatch: pytest.Mo
 def _unconnected() -> Any:
     from lambda_dbconn.drivers.postgresql_connection import Connection
 
-    connection = Connection.__new__(Connection)
-    connection.__dict__.update(cursor_factory=psycopg.Cursor, server_cursor_factory=psycopg.ServerCursor)
-    return connection
+    return Connection.__new__(Connection)
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -140,6 +140,7 @@ POSTGRESQL = [
     ),
     # libpq
     ("fe_sendauth: no password supplied", AuthenticationError, False),
+    ('authentication method requirement "none" failed: server requested SASL', AuthenticationError, False),
     (
         'authentication method requirement "scram-sha-256,md5,none" failed: server requested a cleartext password',
         AuthenticationError,
