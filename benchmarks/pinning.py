@@ -15,18 +15,17 @@ from unittest import mock
 from benchmarks.subjects import running
 from benchmarks.warm import one_core, turn
 from lambda_dbconn import ConnectionManager, Settings, pinning
-from lambda_dbconn.lease import Slot
 from lambda_dbconn.pin_guard import PinGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _STATEMENTS = Path(__file__).parents[1] / "tests" / "data" / "pinning" / "statements.tsv"
 _IMPORTS = {
-    "library": "lambda_dbconn.lender, re",  # what is there anyway
-    "guard": "lambda_dbconn.lender, lambda_dbconn.pin_guard, re",
-    "rules": "lambda_dbconn.lender, lambda_dbconn.pinning.judge, re",
-    "sqlglot": "lambda_dbconn.lender, re, sqlglot",
+    "library": "lambda_dbconn.cache.cache, re",  # what is there anyway
+    "guard": "lambda_dbconn.cache.cache, lambda_dbconn.pin_guard, re",
+    "rules": "lambda_dbconn.cache.cache, lambda_dbconn.pinning.judge, re",
+    "sqlglot": "lambda_dbconn.cache.cache, re, sqlglot",
 }
 
 
@@ -44,7 +43,7 @@ def measure(engine: str, *, rounds: int = 15) -> str:
         f"pin() {as_it_is_us:.1f}, with the scanner always {scanned_us:.1f}"
     )
     results = [first]
-    guard = PinGuard(engine, "", refuses=False, tell=lambda _event: None)
+    guard = PinGuard(engine, "", action="warn", closes=True, emit=lambda _event: None)
     results.append(_seen_before(guard, texts, rounds))
     results.append(_with_a_server(engine))
     names = ["guard", "rules"]
@@ -60,10 +59,20 @@ def _unescaped(text: str) -> str:
     return "\\".join(half.replace("\\n", "\n").replace("\\t", "\t") for half in text.split("\\\\"))
 
 
+class _Marked:
+    """Stands for a slot of the cache."""
+
+    has_pinned = False
+    evict_reason: str | None = None
+
+    def will_change(self, names: Iterable[str]) -> None:
+        """Do nothing."""
+
+
 def _seen_before(guard: PinGuard, texts: list[str], rounds: int) -> str:
     """Judge texts that do not pin a second time, against calling something that does nothing."""
     harmless = [text for text in texts if pinning.pin(guard._engine, text) is None][:200]  # noqa: SLF001 - it has no public name
-    cost_us = _per_text_us(harmless, guard.watcher(Slot()), rounds)
+    cost_us = _per_text_us(harmless, guard.watcher(_Marked()), rounds)
     nothing_us = _per_text_us(harmless, lambda text: text, rounds)
     return f"{'':<11}seen before: {cost_us:.2f} µs each ({cost_us / nothing_us:.1f} times a call that does nothing)"
 

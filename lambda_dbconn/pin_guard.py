@@ -10,10 +10,10 @@ import sys
 from lambda_dbconn.errors import SessionPinnedError
 from lambda_dbconn.events import SessionPinned
 from lambda_dbconn.light import TYPE_CHECKING
-from lambda_dbconn.pinning import pin
+from lambda_dbconn.pinning import pin, tracked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     from lambda_dbconn.events import Event
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
         has_pinned: bool
         evict_reason: str | None
+
+        def will_change(self, names: Iterable[str]) -> None:
+            """Remember variables that the next statement changes and RDS Proxy tracks."""
 
 
 # What is remembered takes a megabyte or so at most: it is forgotten as a whole when it is full.
@@ -50,7 +53,7 @@ class PinGuard:
         self._action = action
         self._closes = closes
         self._emit = emit
-        self._known: dict[str | bytes, Pin | None] = {}
+        self._known: dict[str | bytes, Pin | frozenset[str] | None] = {}
         self._reported: set[str] = set()
 
     def watcher(self, slot: Marked) -> Callable[[str | bytes], None]:
@@ -68,13 +71,20 @@ class PinGuard:
                 found = known[text]
             except KeyError:
                 found = self._judge(text)
-            if found is not None:
+            if found is None:
+                return
+            if isinstance(found, frozenset):
+                slot.will_change(found)
+            else:
                 self._found(slot, found)
 
         return see
 
-    def _judge(self, text: str | bytes) -> Pin | None:
-        found = pin(self._engine, text)
+    def _judge(self, text: str | bytes) -> Pin | frozenset[str] | None:
+        """Return what the text pins, or which variables it changes that the proxy tracks, or None."""
+        found: Pin | frozenset[str] | None = pin(self._engine, text)
+        if found is None and self._closes:
+            found = tracked(self._engine, text) or None
         if len(text) <= _LONGEST_TEXT:
             if len(self._known) >= _MOST_TEXTS:
                 self._known.clear()

@@ -41,7 +41,7 @@ from lambda_dbconn.events import (
 from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from lambda_dbconn.clock import Clock
@@ -76,6 +76,8 @@ class Resources(Generic[C]):
         sleep: Pauses for seconds; a coroutine function for asyncio.
 
     Attributes:
+        resets: Whether a reset is sent at release: on direct endpoints.
+        closes_pinned: Whether a pinned connection is closed at release instead: behind RDS Proxy.
         fallback: Opens connections while `connector` cannot, for a failure that a later attempt may mend; or None.
         waits_for_reset: Whether the answer to a reset is awaited at release.
     """
@@ -102,6 +104,7 @@ class Resources(Generic[C]):
         self.clock = clock
         self.sleep = sleep
         self.resets = settings.reset != "never" and not settings.is_proxy
+        self.closes_pinned = settings.reset != "never" and settings.is_proxy
         self.waits_for_reset = settings.reset == "wait"
         self.course = Course(where=settings.address, monotonic=clock.monotonic, interrupt=connector.interrupt)
 
@@ -299,6 +302,10 @@ class Slot(Generic[C]):
         self.has_pinned = False
         self.uses += 1
 
+    def will_change(self, names: Iterable[str]) -> None:
+        """Remember variables that the next statement changes and RDS Proxy tracks, to put them back at release."""
+        self._shared.driver.remember_tracked(self.connection, names)
+
     # --- in use
 
     def begin(self, deadline: Deadline, *, read_only: bool, isolation: str | None) -> Steps[None]:
@@ -368,9 +375,12 @@ class Slot(Generic[C]):
         """
         if self.is_empty:  # lost at BEGIN, and no other could be had
             return Failure.OTHER
+        limit_s = self.cutoff.cleaning_s()
+        late_error = None
+        if error is None:
+            error = late_error = yield from self._read_rest(limit_s)
         # Before the state is asked for: that puts right what the error may have come from.
         failure = Failure.OTHER if error is None else self._outcome(error, is_read_only=is_read_only)
-        limit_s = self.cutoff.cleaning_s()
         if self.cutoff.has_cut and self.evict_reason != "closed":
             self.evict_reason = "deadline"  # that it has pinned, too, matters no more
         self.cutoff.ends_at = RELEASED_S
@@ -387,7 +397,17 @@ class Slot(Generic[C]):
             self._shared.tell(TransactionRolledBack(endpoint=where, is_left_open=error is None))
             if error is None:
                 raise TransactionLeftOpenError(f"a transaction on {where} was left open; it was rolled back")
+        if late_error is not None:
+            raise late_error
         return failure
+
+    def _read_rest(self, limit_s: float) -> Steps[Exception | None]:
+        """Read results that the caller has left unread; return the server's error among them, which is the caller's."""
+        try:
+            yield partial(self._shared.driver.read_rest, self.connection, within_s=lambda: limit_s)
+        except Exception as error:  # noqa: BLE001 - raised at the end
+            return error
+        return None
 
     def _outcome(self, error: BaseException, *, is_read_only: bool) -> Failure:
         """Return what the error that ended a block means; add what helps to it as a note."""
@@ -423,6 +443,10 @@ class Slot(Generic[C]):
                 yield partial(shared.driver.rollback, self.connection, timeout_s=limit_s)
                 if self._state(limit_s) is not SessionState.CLEAN:
                     return False
+            if shared.closes_pinned:
+                if shared.driver.has_unseen(self.connection):
+                    return False
+                yield partial(shared.driver.put_back_tracked, self.connection, timeout_s=limit_s)
             if not shared.resets or not shared.driver.has_sent(self.connection):
                 return True
             self.owes_reset = True

@@ -13,8 +13,15 @@ import psycopg
 from psycopg import pq, waiting
 
 from lambda_dbconn.deadline import UNLIMITED_S
-from lambda_dbconn.drivers.postgresql import PostgresqlSessions, aborted, begin_statement, exchange, has_failed
-from lambda_dbconn.drivers.postgresql_connection import WAKE_UP_S, ended_in_vain, refuse, within
+from lambda_dbconn.drivers.postgresql import PostgresqlSessions, aborted, begin_statement, exchange
+from lambda_dbconn.drivers.postgresql_connection import (
+    ROLLBACK_AND_BEGIN,
+    WAKE_UP_S,
+    Block,
+    ended_in_vain,
+    refuse,
+    within,
+)
 from lambda_dbconn.errors import DeadlineExceededError
 from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.threads import in_thread
@@ -32,7 +39,7 @@ else:
     _Base = psycopg.AsyncConnection
 
 
-class AsyncConnection(_Base):
+class AsyncConnection(Block, _Base):
     """psycopg's connection, which the deadline bounds as it does `Connection`, and of any event loop.
 
     Attributes:
@@ -55,6 +62,7 @@ class AsyncConnection(_Base):
         # Here, because CPython takes longer to read what an object's class has, too.
         self.cutoff = self.interrupt = self.look = self._loop = None
         self.has_sent = self.is_reply_owed = self.has_unseen = False
+        self.is_in_block = self.is_rolled_back = self.has_left_block = False
         super().__init__(*arguments, **options)
 
     @property
@@ -69,6 +77,18 @@ class AsyncConnection(_Base):
     def lock(self, lock: asyncio.Lock) -> None:
         self._lock = lock
 
+    async def commit(self) -> None:
+        """Commit; refused inside `transaction()` and `run()`, which do so themselves."""
+        self._refuse_commit()
+        await super().commit()
+
+    async def rollback(self) -> None:
+        """Roll back; inside `transaction()` and `run()` as `Connection.rollback`."""
+        if self._rolls_back_block():
+            await psycopg.AsyncCursor(self).execute(ROLLBACK_AND_BEGIN)
+        else:
+            await super().rollback()
+
     async def wait(self, gen: PQGen[Any], interval: float = WAKE_UP_S, timeout: float | None = None) -> Any:
         """Drive one of psycopg's generators until it ends, or until the deadline.
 
@@ -81,6 +101,8 @@ class AsyncConnection(_Base):
             psycopg.InterfaceError: The connection was released.
         """
         cutoff = self.cutoff
+        if self.is_in_block:
+            self._note_end()
         if cutoff is not None and cutoff.ends_at < UNLIMITED_S:
             left_s = cutoff.left_s()
             if left_s <= 0.0:
@@ -131,13 +153,16 @@ class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):
     async def begin(self, connection: AsyncConnection, *, read_only: bool, isolation: str | None) -> None:
         """Send one BEGIN that says it all."""
         await psycopg.AsyncCursor(connection).execute(begin_statement(read_only=read_only, isolation=isolation))
+        connection.enter_block()
 
     async def commit(self, connection: AsyncConnection) -> None:
         """Commit, unless the transaction has failed."""
-        if has_failed(connection):
+        error = aborted(connection)
+        connection.is_in_block = False
+        if error is not None:
             with suppress(DeadlineExceededError):  # it is rolled back at release, then
                 await connection.rollback()
-            raise aborted()
+            raise error
         await connection.commit()
 
     async def rollback(self, connection: AsyncConnection, *, timeout_s: float) -> None:
@@ -148,6 +173,12 @@ class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):
         """Send the reset and wait for its answer: one round trip."""
         self.send_reset(connection, timeout_s=timeout_s)
         await self.finish_reset(connection, timeout_s=timeout_s)
+
+    async def read_rest(self, connection: AsyncConnection, *, within_s: Callable[[], float]) -> None:
+        """Read nothing, as `PostgresqlDriver`."""
+
+    async def put_back_tracked(self, connection: AsyncConnection, *, timeout_s: float) -> None:
+        """Put nothing back, as `PostgresqlDriver`."""
 
     async def finish_reset(self, connection: AsyncConnection, *, timeout_s: float) -> None:
         """Read the answer to the reset; without waiting if it is there.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lambda_dbconn.light import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from lambda_dbconn.credentials import Credentials
     from lambda_dbconn.deadline import Cutoff
@@ -46,6 +46,24 @@ class Driver(Protocol[C]):
 
     def ping(self, connection: C, *, timeout_s: float) -> None:
         """Make one round trip to the database; raises whatever comes when it fails or takes too long."""
+
+    def has_unseen(self, connection: C) -> bool:
+        """Say whether anything was sent, since `watch`, whose text was not shown. Never blocks."""
+
+    def remember_tracked(self, connection: C, names: Iterable[str]) -> None:
+        """Remember the values of variables that the next statement changes: at most one round trip. For RDS Proxy."""
+
+    def put_back_tracked(self, connection: C, *, timeout_s: float) -> None:
+        """Put them back, without pinning: one round trip or two, none if nothing was changed.
+
+        Raises whatever comes when it fails or takes too long.
+        """
+
+    def read_rest(self, connection: C, *, within_s: Callable[[], float]) -> None:
+        """Read what is left of the last statement's results, if it is little; free when there is nothing.
+
+        Raises the server's error among them: it belongs to the caller.
+        """
 
     def has_sent(self, connection: C) -> bool:
         """Say whether anything of the caller's was sent since login or the last `send_reset`. Never blocks."""

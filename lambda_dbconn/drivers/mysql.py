@@ -32,7 +32,13 @@ from lambda_dbconn.drivers import (
 )
 from lambda_dbconn.drivers.mysql_connection import Connection, WatchedConnection
 from lambda_dbconn.drivers.mysql_socket import Socket, TlsContext
-from lambda_dbconn.errors import ConnectTimeoutError, CredentialsError, without_frames
+from lambda_dbconn.errors import (
+    ConnectTimeoutError,
+    CredentialsError,
+    DeadlineExceededError,
+    TransactionAbortedError,
+    without_frames,
+)
 from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.tls import configure_client
 
@@ -187,7 +193,7 @@ class MysqlDriver:
             connection.query("START TRANSACTION READ ONLY")
         else:
             connection.begin()
-        connection.has_left_transaction = False
+        connection.enter_block()
 
     def has_left_transaction(self, connection: Connection) -> bool:
         """Say whether something may have been committed since `begin`: the server said that there is no transaction.
@@ -195,7 +201,7 @@ class MysqlDriver:
         Ask before `commit`, `rollback` and `state`, whose answers say so, too. Never blocks. Not seen are a COMMIT AND
         CHAIN, and a COMMIT that a procedure follows with a new transaction before it sends a result.
         """
-        return connection.has_left_transaction
+        return connection.has_left_transaction and not connection.is_rolled_back
 
     def commit(self, connection: Connection) -> None:
         """Commit.
@@ -203,16 +209,26 @@ class MysqlDriver:
         Raises:
             DeadlineExceededError: The deadline has passed: nothing was sent.
         """
+        connection.is_in_block = False
+        if connection.is_rolled_back:
+            with suppress(DeadlineExceededError):  # it is rolled back at release, then
+                connection.rollback()
+            raise TransactionAbortedError("the transaction was rolled back: rollback() was called inside its block")
         connection.commit()
 
     def rollback(self, connection: Connection, *, timeout_s: float) -> None:
         """Roll back within the limit."""
+        connection.is_in_block = False
         with connection.within(timeout_s):
             connection.rollback()
 
     def restore(self, connection: Connection) -> None:
         """Put `cursorclass`, `decoders` and the like back to what they were at the end of `open`."""
         connection.restore()
+
+    def has_unseen(self, connection: Connection) -> bool:  # noqa: ARG002 - all goes through the connection
+        """Return whether anything was sent whose text was not seen: never."""
+        return False
 
     def has_sent(self, connection: Connection) -> bool:
         """Say whether a command of the caller's was sent since login or since the last `send_reset`."""

@@ -129,6 +129,8 @@ class Connection(_Base):
         status: The server's last word on the session; None while there is none: an error has no status.
         has_sent: A command of the caller's was sent since login, or since the last reset was sent.
         has_left_transaction: Since `begin` the server said at least once that there is no transaction.
+        is_in_block: It is inside the library's `transaction()`: `commit()` and `begin()` are refused.
+        is_rolled_back: `rollback()` was called inside.
         isolation: The session's own level, while another one is set.
         puts_isolation_back: Nothing else does so at the end of a loan.
         names: The character set and collation of its login; None until then.
@@ -155,6 +157,8 @@ class Connection(_Base):
     status: int | None = None
     has_sent = False
     has_left_transaction = False
+    is_in_block = False
+    is_rolled_back = False
     isolation: str | None = None
     puts_isolation_back = True
     tracked: dict[str, str | None]
@@ -203,6 +207,40 @@ class Connection(_Base):
         self.cursorclass, self.use_unicode, decoders, encoders = self._attributes
         self.decoders, self.encoders = decoders.copy(), encoders.copy()
         self.autocommit_mode = True
+        self.is_in_block = False
+
+    # --- transactions
+
+    def enter_block(self) -> None:
+        """Note that BEGIN was answered."""
+        self.has_left_transaction = self.is_rolled_back = False
+        self.is_in_block = True
+
+    def begin(self) -> None:
+        """Begin; refused inside `transaction()` and `run()`, where it would commit what was done."""
+        self._refuse_inside_block("begin")
+        super().begin()
+
+    def commit(self) -> None:
+        """Commit; refused inside `transaction()` and `run()`, which do so themselves."""
+        self._refuse_inside_block("commit")
+        super().commit()
+
+    def rollback(self) -> None:
+        """Roll back. Inside `transaction()` and `run()` the block then raises at its end: nothing was committed."""
+        if not self.is_in_block:
+            super().rollback()
+            return
+        self.is_rolled_back = True
+        self._execute_command(COMMAND.COM_QUERY, "ROLLBACK AND CHAIN")  # what follows is not committed by itself
+        self._read_ok_packet()
+
+    def _refuse_inside_block(self, method: str) -> None:
+        if self.is_in_block:
+            raise pymysql.ProgrammingError(
+                f"{method}() is refused inside transaction() and run(), which commit at the end of the block: use "
+                "connection() to begin and commit yourself"
+            )
 
     # --- limits
 

@@ -35,7 +35,7 @@ from lambda_dbconn.errors import ConnectTimeoutError, DeadlineExceededError, Tra
 from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
     from typing import Any
 
     from lambda_dbconn.credentials import Credentials
@@ -61,20 +61,6 @@ RESET = (
     b"RESET ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; CLOSE ALL; UNLISTEN *; "
     b"SELECT pg_catalog.pg_advisory_unlock_all(); DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
 )
-
-# All that DISCARD ALL does but DISCARD PLANS, after which each function in PL/pgSQL is planned anew (0.1 ms for three
-# statements). One message is one transaction, which DISCARD ALL refuses. RESET ALL comes first: with it the user's
-# statement_timeout ends. RESET ROLE: servers before 15.9 lose the role's own `role` setting to the words before it.
-# Nothing here is looked up along the user's search_path.
-RESET = (
-    b"RESET ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; CLOSE ALL; UNLISTEN *; "
-    b"SELECT pg_catalog.pg_advisory_unlock_all(); DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
-)
-
-# What may be answered to a server's demand: a password never in clear, a token (which is sent so) to nothing else.
-_METHODS_FOR_PASSWORDS = "scram-sha-256,md5,none"
-_METHODS_FOR_TOKENS = "password"
-_LIBPQ_18 = 180000
 
 
 class PostgresqlSessions(Generic[C]):
@@ -105,6 +91,7 @@ class PostgresqlSessions(Generic[C]):
         connection.server_cursor_factory = self._server_cursor
         psycopg_internals.restore_transactions(connection)
         psycopg_internals.restore_preparing(connection)
+        connection.is_in_block = False
 
     def watch(self, connection: C, see: Callable[[str | bytes], None]) -> None:
         """Let `see` be called with the text of each statement before it is sent."""
@@ -162,12 +149,21 @@ class PostgresqlSessions(Generic[C]):
             return _CLEAN
         return SessionState.IN_TRANSACTION if status in _IN_TRANSACTION else SessionState.UNUSABLE
 
+    def read_rest(self, connection: C, *, within_s: Callable[[], float]) -> Any:
+        """Read nothing: `state` says UNUSABLE when there is something."""
+
+    def remember_tracked(self, connection: C, names: Iterable[str]) -> None:
+        """Remember nothing: each SET pins."""
+
+    def put_back_tracked(self, connection: C, *, timeout_s: float) -> Any:
+        """Put nothing back, as `remember_tracked`."""
+
     def has_left_transaction(self, connection: C) -> bool:
         """Return whether the transaction that `begin` began was ended by something else than `commit`. Never blocks.
 
-        A transaction that was ended and followed by another (`COMMIT AND CHAIN`) does not show.
+        A transaction that was ended and followed by another in one message (`COMMIT AND CHAIN`) does not show.
         """
-        return connection.pgconn.transaction_status == _IDLE
+        return connection.has_left_block or connection.pgconn.transaction_status == _IDLE
 
     def has_sent(self, connection: C) -> bool:
         """Return whether anything of the user's was sent since login or the last `send_reset`. Never blocks."""
@@ -243,13 +239,16 @@ class PostgresqlDriver(PostgresqlSessions[Connection]):
         """Send one BEGIN that says it all: nothing is SET, so nothing pins."""
         statement = begin_statement(read_only=read_only, isolation=isolation)
         psycopg.Cursor(connection).execute(statement)  # not by a cursor class of the user's
+        connection.enter_block()
 
     def commit(self, connection: Connection) -> None:
         """Commit. PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, silently: not here."""
-        if has_failed(connection):
+        error = aborted(connection)
+        connection.is_in_block = False
+        if error is not None:
             with suppress(DeadlineExceededError):  # it is rolled back at release, then
                 connection.rollback()
-            raise aborted()
+            raise error
         connection.commit()
 
     def rollback(self, connection: Connection, *, timeout_s: float) -> None:
@@ -288,16 +287,15 @@ def begin_statement(*, read_only: bool, isolation: str | None) -> bytes:
     return " ".join(words).encode()
 
 
-def has_failed(connection: psycopg.BaseConnection[Any]) -> bool:
-    """Say whether a statement has failed in the transaction, whose COMMIT PostgreSQL would answer with ROLLBACK."""
-    return connection.pgconn.transaction_status == pq.TransactionStatus.INERROR
-
-
-def aborted() -> TransactionAbortedError:
-    """Return the error for that."""
-    return TransactionAbortedError(
-        "the transaction was rolled back: a statement in it had failed, and the error was caught inside it"
-    )
+def aborted(connection: Connection | AsyncConnection) -> TransactionAbortedError | None:
+    """Return the error for a transaction that cannot be committed any more, None if it can."""
+    if connection.is_rolled_back:
+        return TransactionAbortedError("the transaction was rolled back: rollback() was called inside its block")
+    if connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
+        return TransactionAbortedError(
+            "the transaction was rolled back: a statement in it had failed, and the error was caught inside it"
+        )
+    return None
 
 
 def _finish_connecting(pgconn: pq.abc.PGconn, parameters: dict[str, Any], where: str, timeout_s: float) -> None:

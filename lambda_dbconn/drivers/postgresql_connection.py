@@ -12,6 +12,7 @@ import psycopg
 from psycopg import pq, waiting
 
 from lambda_dbconn.deadline import UNLIMITED_S
+from lambda_dbconn.drivers import psycopg_internals
 from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ else:
 WAKE_UP_S = 0.1  # how often psycopg looks up from a wait, by default
 _HAS_TIMEOUT = "timeout" in psycopg.Connection.wait.__code__.co_varnames  # from psycopg 3.3 on
 _ACTIVE = pq.TransactionStatus.ACTIVE
+_IDLE = pq.TransactionStatus.IDLE
+_IN_TRANSACTION = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+ROLLBACK_AND_BEGIN = b"ROLLBACK AND CHAIN"  # so that nothing that follows in the block is committed by itself
 _RELEASED = "the connection was released at the end of its `with` block; use it inside the block"
 
 
@@ -86,7 +90,52 @@ _wait: Any = psycopg.Connection.wait if _HAS_TIMEOUT else _wait_within
 _drive: Any = waiting.wait if _HAS_TIMEOUT else _drive_within
 
 
-class Connection(_Base):
+class Block:
+    """What a connection knows of the library's `transaction()` block that it is in.
+
+    Attributes:
+        is_in_block: Whether it is in one. Then its own `commit()` is refused, and its `rollback()` marks the block.
+        is_rolled_back: Whether `rollback()` was called inside.
+        has_left_block: Whether the server said before a statement that there is no transaction any more.
+    """
+
+    is_in_block: bool
+    is_rolled_back: bool
+    has_left_block: bool
+    pgconn: pq.abc.PGconn
+
+    def enter_block(self) -> None:
+        """Note that BEGIN was answered."""
+        self.is_rolled_back = self.has_left_block = False
+        self.is_in_block = True
+
+    def _note_end(self) -> None:
+        """Note before a statement, inside a block, whether the transaction has been ended by the one before."""
+        if self.pgconn.transaction_status == _IDLE:
+            self.has_left_block = True
+
+    def _refuse_commit(self) -> None:
+        """Raise inside a block.
+
+        Raises:
+            psycopg.ProgrammingError: The block commits by itself.
+        """
+        if self.is_in_block:
+            raise psycopg.ProgrammingError(
+                "commit() is refused inside transaction() and run(), which commit at the end of the block: use "
+                "connection() to commit yourself"
+            )
+
+    def _rolls_back_block(self) -> bool:
+        """Return whether `rollback()` is to begin the block's transaction anew, and mark the block."""
+        status = self.pgconn.transaction_status
+        if not self.is_in_block or status not in _IN_TRANSACTION or psycopg_internals.has_contexts(self):
+            return False
+        self.is_rolled_back = True
+        return True
+
+
+class Connection(Block, _Base):
     """psycopg's connection; the deadline bounds all its waits, and nothing is sent once it has passed.
 
     A `transaction()` block of psycopg's that ends after the deadline is not told to the server either: the library
@@ -112,7 +161,20 @@ class Connection(_Base):
         # Here, because CPython takes longer to read what an object's class has, too.
         self.cutoff = self.look = None
         self.has_sent = self.is_reply_owed = self.has_unseen = False
+        self.is_in_block = self.is_rolled_back = self.has_left_block = False
         super().__init__(*arguments, **options)
+
+    def commit(self) -> None:
+        """Commit; refused inside `transaction()` and `run()`, which do so themselves."""
+        self._refuse_commit()
+        super().commit()
+
+    def rollback(self) -> None:
+        """Roll back. Inside `transaction()` and `run()` the block then raises at its end: nothing was committed."""
+        if self._rolls_back_block():
+            psycopg.Cursor(self).execute(ROLLBACK_AND_BEGIN)
+        else:
+            super().rollback()
 
     def wait(self, gen: PQGen[Any], interval: float = WAKE_UP_S, timeout: float | None = None) -> Any:
         """Drive one of psycopg's generators until it ends, or until the deadline.
@@ -126,6 +188,8 @@ class Connection(_Base):
             psycopg.InterfaceError: The connection was released.
         """
         cutoff = self.cutoff
+        if self.is_in_block:
+            self._note_end()
         if cutoff is None or cutoff.ends_at == UNLIMITED_S:
             self.has_sent = True
             if self.look is not None:

@@ -30,6 +30,11 @@ def is_in_use(connection: BaseConnection[Any]) -> bool:
     )
 
 
+def has_contexts(connection: Any) -> bool:
+    """Return whether the caller is inside psycopg's own `transaction()`, which refuses `rollback()`."""
+    return bool(connection._num_transactions)  # noqa: SLF001
+
+
 def restore_transactions(connection: BaseConnection[Any]) -> None:
     """Set autocommit and the server's defaults. psycopg's own setters take the lock and wait."""
     connection._autocommit = True  # noqa: SLF001

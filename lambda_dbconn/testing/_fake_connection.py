@@ -48,6 +48,7 @@ class FakeConnection:
         has_sent: Whether the caller has sent anything since the last reset.
         owes_reset: Whether the answer to a reset has not been read.
         is_block: Whether the library has begun a transaction.
+        changed: Variables that a statement has changed and RDS Proxy tracks.
         row_factory: An attribute that the caller may set.
         see: Called with each statement before it is sent; None for nobody.
     """
@@ -68,6 +69,7 @@ class FakeConnection:
         self.owes_reset = False
         self.is_block = False
         self.row_factory: object = None
+        self.changed: set[str] = set()
         self.see: Callable[[str | bytes], None] | None = None
         self._server = server
         self._pending: list[str] = []

@@ -22,7 +22,7 @@ from lambda_dbconn.events import LoanEnded
 from lambda_dbconn.testing._fake_connection import LAST_WORDS, NOTICE, FakeConnection, FakeCursor, FakeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from lambda_dbconn.credentials import Credentials
     from lambda_dbconn.deadline import Cutoff
@@ -338,6 +338,23 @@ class FakeDriver:
     def has_sent(self, connection: FakeConnection) -> bool:
         """Say whether a statement was sent since the last reset."""
         return connection.has_sent
+
+    def has_unseen(self, connection: FakeConnection) -> bool:  # noqa: ARG002 - all is seen
+        """Say that nothing was sent whose text was not seen."""
+        return False
+
+    def read_rest(self, connection: FakeConnection, *, within_s: Callable[[], float]) -> None:
+        """Read nothing: rows are in memory."""
+
+    def remember_tracked(self, connection: FakeConnection, names: Iterable[str]) -> None:
+        """Take a note of the variables that the next statement changes."""
+        connection.changed.update(names)
+
+    def put_back_tracked(self, connection: FakeConnection, *, timeout_s: float) -> None:
+        """Put them back: a round trip, if there are any."""
+        if connection.changed:
+            self._server.round_trip(connection, "put_back_tracked", timeout_s)
+            connection.changed.clear()
 
     def has_left_transaction(self, connection: FakeConnection) -> bool:
         """Say whether the transaction that `begin` opened has ended meanwhile."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_dbconn import DeadlineExceededError, upkeep
+from lambda_dbconn import DeadlineExceededError
+from lambda_dbconn.cache import slot as slot_module
 from lambda_dbconn.events import ConnectionReused, PingFailed
 from tests.support.database import behind_a_relay, deed, do, wait_for_end, wait_for_news
 from tests.support.pgbouncer import LocalPgBouncer
@@ -168,7 +169,7 @@ def test_a_half_open_session_is_not_noticed_before_it_is_due_for_a_ping(database
 def test_a_half_open_session_costs_no_more_than_the_limit_of_a_ping(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "PING_LIMIT_S", 0.2)
+    monkeypatch.setattr(slot_module, "PING_LIMIT_S", 0.2)
     idle = lend_once(database)
     database.relay.vanish()
     database.clock.advance(PING_IDLE_S)
@@ -179,7 +180,7 @@ def test_a_half_open_session_costs_no_more_than_the_limit_of_a_ping(
 def test_a_ping_is_waited_for_no_longer_than_the_deadline_allows(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "PING_LIMIT_S", 600.0)
+    monkeypatch.setattr(slot_module, "PING_LIMIT_S", 600.0)
     idle = lend_once(database)
     database.relay.vanish()
     database.clock.advance(PING_IDLE_S)

@@ -107,7 +107,7 @@ class AsyncFakeDriver:
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self._driver, name)
-        if name not in {"ping", "begin", "commit", "rollback", "finish_reset"}:
+        if name not in {"ping", "begin", "commit", "rollback", "finish_reset", "read_rest", "put_back_tracked"}:
             return function
 
         async def awaited(*arguments: Any, **options: Any) -> None:

@@ -23,6 +23,8 @@ from lambda_dbconn.testing.fakes import FakeDriver
 from tests.unit.conftest import PROXY, in_fresh_process, local
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lambda_dbconn.events import Event
     from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeServer, RecordingObserver
     from tests.unit.conftest import MakeManager
@@ -161,6 +163,9 @@ class Mark:
 
     has_pinned = False
     evict_reason: str | None = None
+
+    def will_change(self, names: Iterable[str]) -> None:
+        """Do nothing."""
 
 
 def test_only_the_slot_is_marked_whose_connection_sent_it() -> None:
