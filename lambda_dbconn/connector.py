@@ -11,7 +11,7 @@ from lambda_dbconn.errors import (
     CredentialsError,
     LambdaDbConnError,
 )
-from lambda_dbconn.events import ConnectFailed, WarmUpFailed
+from lambda_dbconn.events import ConnectFailed, ConnectGaveUp, WarmUpFailed
 from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.tls import trust_for
 
@@ -29,7 +29,6 @@ C = TypeVar("C")
 
 _MOST_CREDENTIALS = 3  # what was known, what is current, what is pending
 INTERRUPT_LIMIT_S = 0.1
-_SHORTEST_TRY_S = 0.1  # with less it would only end in a time-out
 
 
 class Connector(Generic[C]):
@@ -40,7 +39,7 @@ class Connector(Generic[C]):
         driver: Opens one connection, or says why not.
         credentials: Asked before each connection; told when they are refused.
         clock: For the time limit and the pauses.
-        tell: Called with an event for each try that failed.
+        tell: Called with an event for each try that failed, and with one more when several have failed.
     """
 
     def __init__(
@@ -71,6 +70,8 @@ class Connector(Generic[C]):
             DeadlineExceededError: No time was left for the first try.
             CredentialsError: There is nothing to log in with.
             ConnectError: The last one that was no time-out, if there was one, saying how many tries there were.
+
+        Nothing is begun after the limit: no look-up, no credentials, no other address, no pause.
         """
         limit_s = deadline.cap_s(self._settings.connect_timeout_s, doing=f"connecting to {self._settings.address}")
         limit = _Limit(self._clock, limit_s)
@@ -97,12 +98,13 @@ class Connector(Generic[C]):
         self._tell(WarmUpFailed(endpoint=self._settings.address, error=self._failed_ahead))
 
     def _open(self, deadline: Deadline, limit: _Limit) -> tuple[C, int]:
+        started = self._clock.monotonic()
         try:
             return self._try(deadline, limit, attempt=1), 1
         except (ConnectError, CredentialsError) as error:
             if not error.retryable:
                 raise
-            return self._try_again(deadline, limit, error)
+            return self._retry(deadline, limit, error, started)
 
     def interrupt(self, connection: C) -> None:
         """Ask the server to stop what a connection is waiting for: in a tenth of a second, or not at all.
@@ -161,13 +163,14 @@ class Connector(Generic[C]):
         tried: list[Credentials] = []
         refusal: AuthenticationError | None = None
         while len(tried) < _MOST_CREDENTIALS:
+            self._time_for("others than the credentials that were refused" if tried else "credentials", deadline, limit)
             started = self._clock.monotonic()
             credentials = self._credentials.fetch(self._settings, deadline)
             limit.extend(self._clock.monotonic() - started)
             if credentials in tried:
                 break
             tried.append(credentials)
-            timeout_s = max(0.001, min(limit.left_s(), deadline.remaining_s()))
+            timeout_s = self._time_for("a login after getting credentials", deadline, limit)
             try:
                 return self._driver.open(self._settings, credentials, self._trust, timeout_s=timeout_s)
             except AuthenticationError as error:
@@ -177,47 +180,59 @@ class Connector(Generic[C]):
         assert refusal is not None  # noqa: S101 - nothing else ends the loop
         raise refusal
 
-    def _try_again(self, deadline: Deadline, limit: _Limit, first: ConnectError | CredentialsError) -> tuple[C, int]:
-        import tenacity  # the happy path does without
+    def _time_for(self, what: str, deadline: Deadline, limit: _Limit) -> float:
+        """Return the seconds left.
 
-        from lambda_dbconn.backoff import Backoff
+        Raises:
+            ConnectTimeoutError: There are none; not `DeadlineExceededError`, so that a reader's fallback has its turn.
+        """
+        left_s = min(limit.left_s(), deadline.remaining_s())
+        if left_s <= 0:
+            raise ConnectTimeoutError(f"no time left at {self._settings.address} for {what}")
+        return left_s
 
-        attempt = 0
-        told = first if _tells_why(first) else None
-        backoff = Backoff()
+    def _retry(
+        self, deadline: Deadline, limit: _Limit, first: ConnectError | CredentialsError, started: float
+    ) -> tuple[C, int]:
+        from lambda_dbconn.retrying import attempts  # the happy path does without tenacity
 
-        def try_once() -> C:
-            nonlocal attempt, told
-            attempt += 1
-            if attempt == 1:
-                raise first  # it has happened already: what is wanted is the pause after it
-            try:
-                return self._try(deadline, limit, attempt=attempt)
-            except ConnectError as error:
-                told = error if _tells_why(error) else told
-                raise
-
-        retrying = tenacity.Retrying(
-            sleep=self._clock.sleep,
-            stop=lambda state: state.upcoming_sleep + _SHORTEST_TRY_S > min(limit.left_s(), deadline.remaining_s()),
-            # tenacity's own pauses would be the same in all that come of one snapshot
-            wait=lambda _: max(backoff.pause_s(), self.budget().wait_s()),
-            before_sleep=lambda _: self.budget().spend(),
-            retry=tenacity.retry_if_exception(
-                lambda error: isinstance(error, (ConnectError, CredentialsError)) and error.retryable
-            ),
-            reraise=True,
-        )
+        number = 1
+        told: LambdaDbConnError | None = first if _tells_why(first) else None
         try:
-            return retrying(try_once), attempt
-        except (ConnectError, CredentialsError) as last:
+            for attempt in attempts(
+                budget=self.budget(),
+                left_s=lambda: min(limit.left_s(), deadline.remaining_s()),
+                sleep=self._clock.sleep,
+            ):
+                with attempt:
+                    number = attempt.retry_state.attempt_number
+                    if number == 1:
+                        raise first  # it has happened already: what is wanted is the pause after it
+                    try:
+                        return self._try(deadline, limit, attempt=number), number
+                    except ConnectError as failure:
+                        told = failure if _tells_why(failure) else told
+                        raise
+        except LambdaDbConnError as last:
             # Why a try failed tells more than that there was no time to hear it again.
-            error = told if told is not None and isinstance(last, ConnectTimeoutError) else last
+            error = told if told is not None and isinstance(last, TimeoutError) else last
             if error is not last:
                 error.add_note(f"the last try: {last.message}")
-            if attempt > 1:
-                error.message += f" ({attempt} tries)"
+            if number > 1:
+                error.message += f" ({number} tries)"
+                self._tell_gave_up(error, number, started)
             raise error from error.__cause__
+        raise AssertionError("tenacity ends with a result or an error")
+
+    def _tell_gave_up(self, error: LambdaDbConnError, attempts: int, started: float) -> None:
+        self._tell(
+            ConnectGaveUp(
+                endpoint=self._settings.address,
+                error=f"{type(error).__name__}: {error.message}",
+                attempts=attempts,
+                duration_s=self._clock.monotonic() - started,
+            )
+        )
 
 
 def _tells_why(error: Exception) -> bool:

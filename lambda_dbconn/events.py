@@ -67,6 +67,20 @@ class ConnectFailed(Event):
     duration_s: float
 
 
+class ConnectGaveUp(Event):
+    """Opening a connection was given up after several tries, each of which was a `ConnectFailed`.
+
+    Attributes:
+        error: The class and message of the error that is raised.
+        attempts: How many tries there were.
+        duration_s: From the first try to the last one's end.
+    """
+
+    error: str
+    attempts: int
+    duration_s: float
+
+
 class WarmUpFailed(Event):
     """`warm_up()` could not connect; the next loan tries again.
 

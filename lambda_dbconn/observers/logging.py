@@ -6,6 +6,7 @@ import sys
 
 from lambda_dbconn.events import (
     ConnectFailed,
+    ConnectGaveUp,
     ConnectionOpened,
     ConnectionReused,
     CredentialsFailed,
@@ -28,13 +29,21 @@ _LEVELS: dict[type[Event], int] = {
     ConnectionOpened: INFO,
     PingFailed: INFO,
     ConnectFailed: WARNING,
+    ConnectGaveUp: WARNING,
     CredentialsFailed: WARNING,
     WarmUpFailed: WARNING,
 }
 
 
 def level_of(event: Event) -> int:
-    """Return how much an event matters, as a level of `logging`."""
+    """Return how much an event matters, as a level of `logging`.
+
+    Retries that follow a failed connect are DEBUG: its first attempt is a warning, and so is the end of the retries.
+    """
+    if isinstance(event, ConnectFailed) and event.attempt > 1:
+        return DEBUG
+    if isinstance(event, ConnectionOpened) and event.attempts > 1:
+        return WARNING
     is_left_open = isinstance(event, TransactionRolledBack) and event.is_left_open
     if is_left_open or (isinstance(event, SessionPinned) and event.is_first):
         return WARNING
@@ -45,8 +54,9 @@ class LoggingObserver:
     """Logs each event but reuse and the end of a loan to the logger `lambda_dbconn`, as `event name=value …`.
 
     The same values are in the record's attribute `lambda_dbconn`, for formatters that write JSON. Failures and the
-    first pin by each statement are warnings, connects are INFO, the rest is DEBUG. Log text is for people; programs
-    use an observer of their own.
+    first pin by each statement are warnings, connects are INFO, the rest is DEBUG. However often a connect is retried,
+    two lines say so: one when it first fails, and one with the number of attempts when it succeeds or is given up.
+    Log text is for people; programs use an observer of their own.
     """
 
     ignores: tuple[type[Event], ...] = (ConnectionReused, LoanEnded)

@@ -24,7 +24,7 @@ from lambda_dbconn.errors import (
     ProxyBusyError,
     TlsError,
 )
-from lambda_dbconn.events import ConnectFailed
+from lambda_dbconn.events import ConnectFailed, ConnectGaveUp
 from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeDriver, FakeServer, RecordingObserver
 from tests.unit.conftest import CANARY, local
 
@@ -162,7 +162,11 @@ def test_a_server_that_refuses_all_the_time_gets_tries_until_the_time_is_over(
     assert tries > 5
     assert caught.value.message == f"refused ({tries} tries)"
     assert [event.attempt for event in observer.of(ConnectFailed)] == list(range(1, tries + 1))
-    assert 2.8 < server.clock.monotonic() - started < 5.0  # the next pause would have been too long
+    took_s = server.clock.monotonic() - started
+    assert 2.8 < took_s < 5.0  # the next pause would have been too long
+    assert observer.events[-1] == ConnectGaveUp(
+        endpoint="localhost:5432", error=f"ConnectError: refused ({tries} tries)", attempts=tries, duration_s=took_s
+    )
     assert max(server.clock.slept_s) <= 1 / EARNED_PER_S
 
 
@@ -374,3 +378,73 @@ def test_a_file_of_authorities_that_is_missing_is_found_before_anything_is_opene
             clock=server.clock,
             tell=observer.on_event,
         )
+
+
+# --- nothing is begun after the time is over
+
+
+class Late(Rotating):
+    """Gives credentials, the last of them after the time is over."""
+
+    def __init__(self, server: FakeServer, *passwords: str, takes_s: float) -> None:
+        super().__init__(*passwords)
+        self._server = server
+        self._takes_s = takes_s
+
+    def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:
+        given = super().fetch(settings, deadline)
+        if self.fetched == len(self.passwords):
+            self._server.clock.advance(self._takes_s)
+        return given
+
+
+def test_credentials_that_come_after_the_deadline_are_not_used(server: FakeServer, observer: RecordingObserver) -> None:
+    with pytest.raises(ConnectTimeoutError, match="no time left at localhost:5432 for a login"):
+        connector(server, observer, Late(server, "good", takes_s=9.0)).open(within(server, 3.0))
+    assert server.counts["open"] == 0
+
+
+def test_no_other_credentials_are_asked_for_after_the_deadline(
+    server: FakeServer, observer: RecordingObserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.password = "new"
+    provider = Rotating("old", "new")
+    refused = provider.refused
+
+    def refused_late(credentials: Credentials) -> bool:
+        server.clock.advance(9.0)
+        return refused(credentials)
+
+    monkeypatch.setattr(provider, "refused", refused_late)
+    with pytest.raises(ConnectTimeoutError, match="for others than the credentials that were refused"):
+        connector(server, observer, provider).open(within(server, 3.0))
+    assert (provider.fetched, server.counts["open"]) == (1, 1)
+
+
+def test_a_pause_that_outlasts_the_deadline_because_of_a_freeze_is_followed_by_nothing(
+    server: FakeServer, observer: RecordingObserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = Rotating("good")
+    server.refuse(1000)
+    monkeypatch.setattr(server.clock, "sleep", lambda _: server.clock.advance(60))
+    with pytest.raises(ConnectError, match=r"refused \(2 tries\)"):
+        connector(server, observer, provider).open(within(server, 3.0))
+    assert (provider.fetched, server.counts["open"]) == (1, 1)
+
+
+class OutOfTime(Rotating):
+    """Has no time to read the secret, but the first time."""
+
+    def fetch(self, settings: Settings, deadline: Deadline) -> Credentials:
+        if self.fetched:
+            raise DeadlineExceededError("no time left for reading the secret")
+        return super().fetch(settings, deadline)
+
+
+def test_a_retry_without_time_for_credentials_does_not_hide_what_the_server_said(
+    server: FakeServer, observer: RecordingObserver
+) -> None:
+    server.refuse(1)
+    with pytest.raises(ConnectError, match=r"refused \(2 tries\)") as caught:
+        connector(server, observer, OutOfTime("good")).open(within(server))
+    assert caught.value.__notes__ == ["the last try: no time left for reading the secret"]

@@ -29,6 +29,7 @@ def test_the_events_are_those_that_the_issue_promises() -> None:
         "ConnectionReused",
         "ConnectionReplaced",
         "ConnectFailed",
+        "ConnectGaveUp",
         "WarmUpFailed",
         "CredentialsFetched",
         "CredentialsFailed",

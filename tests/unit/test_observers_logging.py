@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn import ConnectionManager
+from lambda_dbconn import ConnectError, ConnectionManager
 from lambda_dbconn.events import (
     ConnectFailed,
+    ConnectGaveUp,
     ConnectionClosed,
     ConnectionOpened,
     ConnectionReplaced,
@@ -27,9 +28,14 @@ if TYPE_CHECKING:
 WHERE = "db:5432"
 LINES = [
     (
-        ConnectionOpened(endpoint=WHERE, reason="idle", attempts=2, duration_s=0.0123456789),
+        ConnectionOpened(endpoint=WHERE, reason="idle", attempts=1, duration_s=0.0123456789),
         logging.INFO,
-        "ConnectionOpened endpoint=db:5432 reason=idle attempts=2 duration_s=0.0123457",
+        "ConnectionOpened endpoint=db:5432 reason=idle attempts=1 duration_s=0.0123457",
+    ),
+    (
+        ConnectionOpened(endpoint=WHERE, reason="idle", attempts=2, duration_s=0.5),
+        logging.WARNING,
+        "ConnectionOpened endpoint=db:5432 reason=idle attempts=2 duration_s=0.5",
     ),
     (
         ConnectionReplaced(endpoint=WHERE, reason="idle", age_s=1800.0, idle_s=1600.5),
@@ -40,6 +46,16 @@ LINES = [
         ConnectFailed(endpoint=WHERE, error="ConnectError: two\nlines and spaces", attempt=1, duration_s=0.25),
         logging.WARNING,
         r"ConnectFailed endpoint=db:5432 error='ConnectError: two\nlines and spaces' attempt=1 duration_s=0.25",
+    ),
+    (
+        ConnectFailed(endpoint=WHERE, error="ConnectError: refused", attempt=2, duration_s=0.25),
+        logging.DEBUG,
+        "ConnectFailed endpoint=db:5432 error='ConnectError: refused' attempt=2 duration_s=0.25",
+    ),
+    (
+        ConnectGaveUp(endpoint=WHERE, error="ConnectError: refused", attempts=13, duration_s=4.5),
+        logging.WARNING,
+        "ConnectGaveUp endpoint=db:5432 error='ConnectError: refused' attempts=13 duration_s=4.5",
     ),
     (
         PingFailed(endpoint=WHERE, idle_s=31.0, error="Gone"),
@@ -102,6 +118,29 @@ def test_each_connect_and_reconnect_is_one_line_that_says_why(
         "ConnectionOpened endpoint=localhost:5432 reason=first attempts=1 duration_s=0",
         "ConnectionOpened endpoint=localhost:5432 reason=idle attempts=1 duration_s=0",
     ]
+
+
+@pytest.mark.parametrize("is_back_in_time", [True, False])
+def test_however_often_a_connect_is_retried_two_lines_say_when_it_starts_and_ends_with_the_count(
+    caplog: pytest.LogCaptureFixture, server: FakeServer, *, is_back_in_time: bool
+) -> None:
+    db = ConnectionManager(local(), driver=FakeDriver(server), clock=server.clock)
+    server.refuse(6 if is_back_in_time else 1000)
+    with caplog.at_level(logging.INFO, logger="lambda_dbconn"):
+        if is_back_in_time:
+            with db.connection():
+                pass
+        else:
+            with pytest.raises(ConnectError), db.connection():
+                pytest.fail("nothing was to be had")
+    first, last = caplog.records
+    tries = server.counts["open"]
+    assert tries > 5
+    assert {first.levelname, last.levelname} == {"WARNING"}
+    assert first.getMessage().startswith("ConnectFailed")
+    assert " attempt=1 " in first.getMessage()
+    assert last.getMessage().startswith("ConnectionOpened" if is_back_in_time else "ConnectGaveUp")
+    assert f" attempts={tries} " in last.getMessage()
 
 
 OBSERVE = """

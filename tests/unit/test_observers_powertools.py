@@ -56,7 +56,7 @@ def test_events_are_lines_of_the_users_logger_with_its_keys_and_correlation_id(s
     lines = [json.loads(line) for line in written.getvalue().splitlines()]
     assert [(line["level"], line["message"], line["correlation_id"]) for line in lines] == [
         ("WARNING", "ConnectFailed", "abc"),
-        ("INFO", "ConnectionOpened", "abc"),
+        ("WARNING", "ConnectionOpened", "abc"),  # after a retry
         ("DEBUG", "ConnectionClosed", "def"),
         ("DEBUG", "ConnectionReplaced", "def"),
         ("INFO", "ConnectionOpened", "def"),
