@@ -11,6 +11,7 @@ import click
 
 from lambda_dbconn import __version__
 from lambda_dbconn.cli import commands
+from lambda_dbconn.cli.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,4 +95,4 @@ def _line(error: click.ClickException) -> str:
     where = context.command_path if context is not None else NAME
     what = " ".join(error.format_message().split()).removesuffix(".")
     advice = f" (see {where} --help)" if isinstance(error, click.UsageError) else ""
-    return f"{where}: {what}{advice}"
+    return printable(f"{where}: {what}{advice}")

@@ -204,6 +204,11 @@ def trickling_port(answers: list[bytes], *, is_asked: bool) -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.fixture(autouse=True)
+def _no_address_is_known_to_be_silent() -> None:
+    addresses.forget()
+
+
 def has_spoken(client: socket.socket) -> bool:
     try:
         return bool(client.recv(65_536))
@@ -226,7 +231,7 @@ def test_a_server_that_talks_nonsense_is_an_error_of_ours(database: Database) ->
 def test_a_dead_first_address_costs_its_share_of_the_limit_and_no_try(
     is_silent: bool, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(addresses, "resolve", lambda host, port: ["127.0.0.2", "127.0.0.1"])
+    monkeypatch.setattr(addresses, "resolve", lambda *_: ["127.0.0.2", "127.0.0.1"])
     with ExitStack() as stack:
         try:
             if is_silent:
@@ -244,8 +249,27 @@ def test_a_dead_first_address_costs_its_share_of_the_limit_and_no_try(
     assert not database.observer.of(ConnectFailed)
 
 
+def test_an_address_that_did_not_answer_is_not_waited_for_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addresses, "resolve", lambda *_: ["127.0.0.2", "127.0.0.1"])
+    with ExitStack() as stack:
+        try:
+            dead = stack.enter_context(socket.create_server(("127.0.0.2", database.relay.port)))
+        except OSError as error:
+            pytest.skip(f"this machine has no second loopback address: {error}")
+        dead.setblocking(False)
+        for _ in range(3):
+            with database.manager(connect_timeout_s=2.0).connection() as connection:
+                assert database.session_id(connection)
+        dead.accept()[0].close()  # of the first connect
+        with pytest.raises(BlockingIOError):
+            dead.accept()
+    assert database.relay.connects == 3
+
+
 def test_when_all_addresses_are_dead_the_error_names_each(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "resolve", lambda host, port: ["127.0.0.2", "127.0.0.1"])
+    monkeypatch.setattr(addresses, "resolve", lambda *_: ["127.0.0.2", "127.0.0.1"])
     database.relay.refuse()
     error, _ = fails_to_connect(database.manager(connect_timeout_s=SHORT_S))
     assert "127.0.0.1" in str(error)

@@ -391,7 +391,7 @@ def everything_shown(database: Database, error: BaseException) -> str:
 def test_no_error_shows_the_password(
     changes: dict[str, Any], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(addresses, "resolve", lambda host, port: ["127.0.0.1"])
+    monkeypatch.setattr(addresses, "resolve", lambda *_: ["127.0.0.1"])
     if changes.get("password", ...) is None:
         changes = changes | {"password": Secret(database.server.password)}
     db = database.manager(**changes)

@@ -52,7 +52,7 @@ def test_a_server_of_another_authority_is_refused(database: Database, certificat
 
 
 def test_a_server_of_another_name_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "resolve", lambda host, port: ["127.0.0.1"])
+    monkeypatch.setattr(addresses, "resolve", lambda *_: ["127.0.0.1"])
     error = refused(database, host="alias.invalid")
     assert isinstance(error, TlsError)
     assert "name" in error.remedy

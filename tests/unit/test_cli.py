@@ -161,3 +161,19 @@ def test_the_installed_script_is_the_command_line() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     module, _, name = project["scripts"]["lambda-dbconn"].partition(":")
     assert getattr(import_module(module), name) is main
+
+
+def test_an_error_does_not_move_the_terminals_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    from lambda_dbconn.cli.group import CommandGroup
+
+    @click.command("fail")
+    def fail() -> None:
+        raise click.ClickException("the server said \x1b[2J\x07 no")
+
+    group = CommandGroup("x")
+    group.add_command(fail)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(group, "get_command", lambda *_: fail)
+        with pytest.raises(SystemExit):
+            group.main(["fail"])
+    assert capsys.readouterr().err == "lambda-dbconn: the server said \\x1b[2J\\x07 no\n"

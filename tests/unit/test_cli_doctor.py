@@ -71,3 +71,12 @@ def test_a_wrong_option_is_one_line(arguments: list[str]) -> None:
     result = run("doctor", *arguments)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert arguments[0] in result.stderr
+
+
+def test_what_a_server_says_does_not_move_the_terminals_cursor() -> None:
+    hostile = "\x1b[2J\x1b]0;title\x07\u202egnorw"
+    cause = Cause(cause=hostile, fix=hostile)
+    step = Step(name="login", status="failed", duration_ms=1.0, found=hostile, notes=(hostile,), causes=(cause,))
+    text = shown(Diagnosis(endpoint="db:5432", steps=(step,)), width=200)
+    assert [line for line in text.splitlines() if not line.isprintable()] == []
+    assert text.count(r"\x1b[2J") == 4

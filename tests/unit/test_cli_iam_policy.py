@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -9,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from lambda_dbconn import ConfigurationError
+from lambda_dbconn.cli.iam_policy import formats
+from lambda_dbconn.cli.iam_policy.policy import Order, least_policy
 from tests.support import command_line
-from tests.unit.conftest import CANARY, INSTANCE, PROXY
+from tests.unit.conftest import CANARY, INSTANCE, PROXY, local
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lambda_dbconn.cli.iam_policy.policy import Statement
     from tests.support.command_line import Outcome
 
 pytestmark = pytest.mark.once
@@ -258,24 +265,35 @@ class _Iam:
 def test_the_cdk_snippet_compiles_and_gives_a_function_the_policy(case: str) -> None:
     environ, arguments = CASES[case]
     source = run(environ, *arguments, "--format", "cdk").stdout
+    assert given_by(source) == wanted(environ, arguments)
+    assert "from aws_cdk import aws_iam as iam\n" in source
+
+
+def given_by(source: str) -> list[dict[str, Any]]:
+    """Run a snippet; return the statements that it gives a function."""
     code = source.replace("from aws_cdk import aws_iam as iam\n", "").replace(
         'resource_id = "..."', f"resource_id = {PRX!r}"
     )
     function = _Function()
     exec(compile(code, "snippet", "exec"), {"function": function, "iam": _Iam})
-    assert function.statements == wanted(environ, arguments)
-    assert "from aws_cdk import aws_iam as iam\n" in source
+    return function.statements
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_terraform_snippet_is_the_policy(case: str) -> None:
+    environ, arguments = CASES[case]
+    written = run(environ, *arguments, "--format", "terraform").stdout
+    assert written_for_terraform(written) == wanted(environ, arguments)
+
+
+def written_for_terraform(text: str) -> list[dict[str, Any]]:
+    """Parse a snippet; return the policy's statements."""
     import hcl2
 
-    environ, arguments = CASES[case]
-    parsed = hcl2.loads(run(environ, *arguments, "--format", "terraform").stdout)
+    parsed = hcl2.loads(text)
     blocks = next(block for block in parsed["data"] if '"aws_iam_policy_document"' in block)
     statements = blocks['"aws_iam_policy_document"']['"database"']["statement"]
-    assert [of_terraform(statement) for statement in statements] == wanted(environ, arguments)
+    return [of_terraform(statement) for statement in statements]
 
 
 def of_terraform(statement: dict[str, Any]) -> dict[str, Any]:
@@ -304,3 +322,107 @@ def of_terraform(statement: dict[str, Any]) -> dict[str, Any]:
         tests = {text(condition["variable"]): [text(value) for value in condition["values"]]}
         made.setdefault("Condition", {})[text(condition["test"])] = tests
     return made
+
+
+# --- hostile names
+
+
+HOSTILE_PARTS = ["'", '"', "\\", "`", "$", "{", "}", "${", "%{", "%%{", "$${", "&{", "*", "?", "#", ": ", "\u00e9", "x"]
+HOSTILE_PARTS += [
+    '"}]}',
+    "!Sub",
+    "${AWS::Region}",
+    "${!x}",
+    "{resource_id}",
+    '{__import__("os")}',
+    "\\N{BULLET}",
+    "\\u0022",
+]
+users = st.lists(st.sampled_from(HOSTILE_PARTS) | st.text(st.characters(max_codepoint=0xFF), max_size=3), min_size=1)
+
+
+def literally(resource: str) -> str:
+    """Return what a resource with IAM's escapes matches; a wildcard or a variable is an error."""
+    found = re.sub(r"\$\{([*?$])\}", lambda match: chr(0xE000 + ord(match[1])), resource)
+    assert not re.search(r"[*?]|\$\{", found), found
+    return "".join(chr(ord(letter) - 0xE000) if ord(letter) >= 0xE000 else letter for letter in found)
+
+
+def statements_for(user: str, *, is_known: bool) -> tuple[Statement, ...] | None:
+    """Return the policy for a user; None if it is refused."""
+    try:
+        settings = local(user=user, auth="iam", host=PROXY, sslmode="verify-full")
+        return least_policy(settings, Order(account=ACCOUNT, resource_id=PRX if is_known else None))
+    except ConfigurationError:
+        return None
+
+
+@given(users.map("".join), st.booleans())
+def test_whatever_the_user_is_called_each_format_means_just_that_user(user: str, is_known: bool) -> None:
+    statements = statements_for(user, is_known=is_known)
+    if statements is None:
+        assert not user.strip() or not user.isprintable() or user != user.strip()
+        return
+    (as_json,) = json.loads(resolved(formats.json_policy(statements)))["Statement"]
+    assert literally(as_json["Resource"]) == f"arn:aws:rds-db:us-east-1:{ACCOUNT}:dbuser:{PRX}/{user}"
+    template = yaml.load(formats.sam(statements), Loader=_Loader)
+    assert template["Resources"]["Function"]["Properties"]["Policies"][0]["Statement"] == [as_json]
+    assert given_by(formats.cdk(statements)) == [as_json]
+    if "&{" in user:
+        with pytest.raises(ConfigurationError, match="Terraform"):
+            formats.terraform(statements)
+    else:
+        assert written_for_terraform(formats.terraform(statements)) == [as_json]
+
+
+def test_the_cdk_snippet_runs_nothing_of_a_users_name() -> None:
+    code = run(IAM | {"DB_USER": "'];open('/tmp/x','w')#{open}"}, "--format", "cdk").stdout
+    calls = [node.func for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    assert {call.attr for call in calls if isinstance(call, ast.Attribute)} == {"add_to_role_policy", "PolicyStatement"}
+    assert all(isinstance(call, ast.Attribute) for call in calls)
+
+
+@pytest.mark.parametrize(
+    "region", ["*", "us-east-1*", "us-east-?", 'us-east-1"', "us-east-1\n", "${AWS::Region}", "eu", "é-b-1"]
+)
+@pytest.mark.parametrize("form", ["json", "sam", "cdk", "terraform"])
+def test_a_region_is_the_name_of_one(region: str, form: str) -> None:
+    result = run({"DB_AUTH": "iam", "DB_USER": "app"}, "--region", region, "--format", form)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "egion" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--account", "\u0661" * 12),
+        ("--account", f"{ACCOUNT}\n"),
+        ("--account", "*"),
+        ("--resource-id", "prx-*"),
+        ("--resource-id", 'prx-0"'),
+        ("--resource-id", f"{PRX}\n"),
+        ("--user", "caf\u20ac"),
+        ("--user", "app\x1b[2J"),
+        ("--user", "app\n*"),
+    ],
+)
+def test_what_cannot_be_part_of_an_arn_is_refused_and_shown_harmlessly(option: str, value: str) -> None:
+    result = run(IAM, option, value)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.removesuffix("\n").isprintable()
+
+
+@pytest.mark.parametrize(
+    "secret_id",
+    [
+        f"arn:aws:secretsmanager:*:{ACCOUNT}:secret:prod/shop-AbC123",
+        f"arn:*:secretsmanager:eu-west-1:{ACCOUNT}:secret:prod/shop-AbC123",
+        f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:*",
+        f'arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:shop"-AbC123',
+        "shop${x}",
+        "shop'",
+    ],
+)
+def test_a_secrets_name_or_arn_has_no_wildcard_and_no_quote(secret_id: str) -> None:
+    result = run(BY_SECRET | {"DB_SECRET_ID": secret_id})
+    assert (result.exit_code, result.stdout) == (2, "")

@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from importlib.util import cache_from_source
 from typing import TYPE_CHECKING, Any
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import click
 import pytest
@@ -18,6 +18,9 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
 from lambda_dbconn.cli.layer import archive, manifest, resolving
 from lambda_dbconn.cli.layer.bytecode import Interpreter
@@ -341,3 +344,171 @@ def test_what_is_no_layer_of_this_command_is_no_precedent(tmp_path: Path, conten
         path.write_bytes(content)
     with pytest.raises(click.BadParameter, match="is not a layer that this command made"):
         Precedent.read(path)
+
+
+# --- what somebody else has made
+
+
+HOSTILE = [
+    "app --index-url https://example.org/simple",
+    "--index-url https://example.org/simple\napp",
+    "app\n--index-url https://example.org/simple",
+    "-r /etc/passwd",
+    "app @ https://example.org/app.whl",
+    "app[extra]",
+    "app ; python_version > '3'",
+    "../app",
+    "app\n",
+    " app",
+    "ap\u212a",  # a letter that is a K when case is ignored
+    "",
+    7,
+    None,
+]
+
+
+def forged(tmp_path: Path, **changes: object) -> Path:
+    """Write a layer whose manifest has something in place of what this command writes."""
+    app = {"name": "app", "version": "1.5", "wheel": "app-1.5-py3-none-any.whl", "sha256": "0" * 64} | changes
+    path = tmp_path / "forged.zip"
+    path.unlink(missing_ok=True)
+    archive.pack({MANIFEST: json.dumps({"distributions": [app]}).encode()}, path)
+    return path
+
+
+def test_a_manifest_that_this_command_could_have_written_is_read(tmp_path: Path) -> None:
+    assert Precedent.read(forged(tmp_path)).versions == {"app": "1.5"}
+    assert Precedent.read(forged(tmp_path, name="App_X", version="1.0+local.1")).versions == {"app-x": "1.0+local.1"}
+    assert Precedent.read(forged(tmp_path, name="Lambda_DBConn")).versions == {}
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=repr)
+def test_a_name_in_a_manifest_is_a_name_and_no_option_of_pips(tmp_path: Path, name: object) -> None:
+    with pytest.raises(click.BadParameter, match="is not a layer that this command made"):
+        Precedent.read(forged(tmp_path, name=name))
+
+
+@pytest.mark.parametrize("version", [*HOSTILE, "1.0 --pre", "1.0\n-r x", "*"], ids=repr)
+def test_a_version_in_a_manifest_is_a_version_and_no_option_of_pips(tmp_path: Path, version: object) -> None:
+    with pytest.raises(click.BadParameter, match="is not a layer that this command made"):
+        Precedent.read(forged(tmp_path, version=version))
+
+
+@given(name=st.text(max_size=30) | st.sampled_from(HOSTILE), version=st.text(max_size=30) | st.just("1.0\n"))
+def test_whatever_is_in_a_manifest_a_line_for_pip_is_a_name_and_a_version(name: object, version: str) -> None:
+    found = {"name": name, "version": version, "wheel": "a.whl", "sha256": "0" * 64}
+    try:
+        read_name, read_version, _, _ = manifest._distribution(found)
+    except ValueError:
+        return
+    line = f"{read_name}=={read_version}"
+    requirement = Requirement(line)
+    assert (requirement.name, requirement.url, requirement.marker, requirement.extras) == (read_name, None, None, set())
+    assert line.split() == [line]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", '{"distributions": 7}', '{"distributions": [7]}', '{"distributions": [{}]}', "[" * 100_000, "1" * 5000],
+)
+def test_a_manifest_of_another_shape_is_no_manifest(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.zip"
+    archive.pack({MANIFEST: text.encode()}, path)
+    with pytest.raises(click.BadParameter, match="is not a layer that this command made"):
+        Precedent.read(path)
+
+
+def test_a_manifest_that_unpacks_to_too_much_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    archive.pack({MANIFEST: b" " * 2_000_000}, path)
+    with pytest.raises(click.BadParameter, match="too long"):
+        Precedent.read(path)
+
+
+def odd_wheel(tmp_path: Path, *members: ZipInfo | str) -> Path:
+    path = make_wheel(tmp_path, "app", "1")
+    with ZipFile(path, "a") as wheel:
+        for member in members:
+            wheel.writestr(member, b"x = 1\n")
+    return path
+
+
+def special(kind: int) -> ZipInfo:
+    member = ZipInfo("app/special.py")
+    member.external_attr = (kind | 0o777) << 16
+    return member
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "../app.py",
+        "app/../../app.py",
+        "app/../../../../../../etc/app.py",
+        "/etc/app.py",
+        "app-1.data/purelib/../../../../../../app.py",
+        "..\\app.py",
+        "app/\x1b[2Japp.py",
+        special(stat.S_IFLNK),
+        special(stat.S_IFCHR),
+        special(stat.S_IFIFO),
+    ],
+    ids=lambda member: repr(member if isinstance(member, str) else oct(member.external_attr >> 16)),
+)
+def test_a_member_that_leads_out_of_a_wheel_or_is_no_file_is_refused(tmp_path: Path, member: ZipInfo | str) -> None:
+    with pytest.raises(click.ClickException, match="is not a wheel that can be unpacked") as caught:
+        unpack([odd_wheel(tmp_path, member)], site_packages="python")
+    assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize("member", ["app-1.data", "app-1.data/purelib", "."])
+def test_a_member_that_is_nowhere_in_site_packages_is_left_out_or_refused(tmp_path: Path, member: str) -> None:
+    path = odd_wheel(tmp_path, member)
+    try:
+        contents = unpack([path], site_packages="python")
+    except click.ClickException:
+        return
+    assert set(contents) == {"python/app.py", "python/app-1.dist-info/METADATA", "python/app-1.dist-info/WHEEL"}
+
+
+def test_wheels_that_unpack_to_more_than_lambda_takes_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "UNPACKED_LIMIT_BYTES", 1_000_000)
+    path = make_wheel(tmp_path, "app", "1")
+    with ZipFile(path, "a", ZIP_DEFLATED) as wheel:
+        wheel.writestr("app/bomb.py", b" " * 2_000_000)
+    monkeypatch.setattr(ZipFile, "read", lambda *_: pytest.fail("read") if _[1].file_size > 1_000_000 else b"")
+    with pytest.raises(click.ClickException, match="MB unpacked"):
+        unpack([path], site_packages="python")
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "requires"),
+    [("--pre", "1", []), ("app", "1 --pre", []), ("app", "1", ["-r x"]), ("app", "1", ["a b"])],
+)
+def test_a_wheel_with_odd_metadata_is_one_line(tmp_path: Path, name: str, version: str, requires: list[str]) -> None:
+    path = tmp_path / "odd-1-py3-none-any.whl"
+    with ZipFile(path, "w") as wheel:
+        lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {each}" for each in requires)]
+        wheel.writestr("odd-1.dist-info/METADATA", "\n".join(lines) + "\n\n")
+    with pytest.raises(click.ClickException, match="is not a wheel that can be read"):
+        Wheel.read(path)
+
+
+def test_a_requirement_from_a_url_is_refused_if_it_is_needed(tmp_path: Path) -> None:
+    url = "git+https://example.org/lib"
+    idle = make_wheel(tmp_path / "idle", "app", "1", requires=[f"lib @ {url} ; python_version < '3'"])
+    assert follow("app", idle) == (["app"], [])
+    needed = make_wheel(tmp_path / "needed", "app", "1", requires=[f"lib @ {url}"])
+    with pytest.raises(click.ClickException, match="app requires lib from a URL"):
+        follow("app", needed)
+
+
+def test_a_link_where_a_layer_is_being_written_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    (tmp_path / ".layer.zip.unfinished").symlink_to(victim)
+    archive.write({"python/app.py": b""}, tmp_path / "layer.zip")
+    assert victim.read_text() == "untouched"
+    assert not (tmp_path / "layer.zip").is_symlink()

@@ -69,9 +69,10 @@ def command(
             warnings.simplefilter("ignore")  # they are about connecting
             settings = Settings.from_env(prefix, environ=_enough(environ, prefix), read_secret=lambda *_: {})
         statements = least_policy(settings, Order(account=account, resource_id=resource_id, kms_key=kms_key))
+        text = FORMATS[form](statements)
     except ConfigurationError as error:
         raise click.UsageError("; ".join(error.faults)) from error
-    click.echo(FORMATS[form](statements))
+    click.echo(text)
     unknown = set().union(*(statement.unknown for statement in statements))
     for line in _advice(settings, unknown if form == "json" else unknown & {"RESOURCE_ID"}):
         click.echo(f"iam-policy: {line}", err=True)

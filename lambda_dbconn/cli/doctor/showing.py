@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lambda_dbconn.cli.printable import printable
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -40,7 +42,7 @@ class Progress:
 
 
 def show(diagnosis: Diagnosis, console: Console) -> None:
-    """Print the table, notes and causes; nothing of it is taken for markup."""
+    """Print the table, notes and causes; nothing of it is taken for markup, and no server's text moves the cursor."""
     table = Table(box=None, pad_edge=False)
     for title in ("Step", "Status"):
         table.add_column(title, no_wrap=True)
@@ -49,16 +51,16 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
     for step in diagnosis.steps:
         duration = "" if step.status == "skipped" else f"{step.duration_ms:.1f}"
         style = _STYLES[step.status]
-        table.add_row(step.name, Text(step.status, style=style), duration, Text(step.found))
+        table.add_row(step.name, Text(step.status, style=style), duration, Text(printable(step.found)))
     console.print(table)
     for step in diagnosis.steps:
         for note in step.notes:
-            console.print(Text(f"\nNote on {step.name}: {note}", style="yellow"))
+            console.print(Text(f"\nNote on {step.name}: {printable(note)}", style="yellow"))
         for number, cause in enumerate(step.causes, start=1):
             if number == 1:
                 console.print(Text(f"\nWhy {step.name} may have failed, the likeliest first:", style="bold"))
-            console.print(Text(f"  {number}. {cause.cause}"))
-            console.print(Text(f"     {cause.fix}", style="cyan"))
+            console.print(Text(f"  {number}. {printable(cause.cause)}"))
+            console.print(Text(f"     {printable(cause.fix)}", style="cyan"))
     if diagnosis.is_well:
         console.print(Text("\nAll is well.", style="bold green"))
     else:

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from lambda_dbconn.cli.iam_policy.policy import ACCOUNT, PARTITION, REGION, RESOURCE_ID, Unknown, as_json
+from lambda_dbconn.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from lambda_dbconn.cli.iam_policy.policy import Statement
@@ -98,9 +99,9 @@ _IN_PYTHON = {
 
 
 def _python(statement: Statement) -> str:
-    """Write a resource as a literal of Python's, an f-string if something is not known."""
+    """Write a resource as a literal of Python's, an f-string if something is not known. JSON's escapes are Python's."""
     if not statement.unknown:
-        return repr("".join(str(part) for part in statement.resource)).replace("'", '"')
+        return json.dumps("".join(str(part) for part in statement.resource))
     text = "".join(
         _IN_PYTHON[part.name]
         if isinstance(part, Unknown)
@@ -152,12 +153,24 @@ _IN_TERRAFORM = {
 
 
 def _hcl(statement: Statement) -> str:
-    """Write a resource as Terraform's string; a `${` of IAM's own is written `&{` there."""
-    text = "".join(
-        _IN_TERRAFORM[part.name] if isinstance(part, Unknown) else json.dumps(part)[1:-1].replace("${", "&{")
-        for part in statement.resource
-    )
-    return f'"{text}"'
+    """Write a resource as Terraform's string; a `${` of IAM's own is written `&{` there.
+
+    Raises:
+        ConfigurationError: There is a `&{` that is not IAM's: Terraform's data source knows no way to write it.
+    """
+    parts = []
+    for part in statement.resource:
+        if isinstance(part, Unknown):
+            parts.append(_IN_TERRAFORM[part.name])
+            continue
+        if "&{" in part:
+            raise ConfigurationError(
+                f"Terraform would take the &{{ in {part!r} for an IAM variable",
+                remedy="Use --format json, with the resource aws_iam_policy.",
+            )
+        # A template's directive is begun with the characters themselves, never with an escape.
+        parts.append(json.dumps(part)[1:-1].replace("${", "&{").replace("%{", "%\\u007b"))
+    return f'"{"".join(parts)}"'
 
 
 FORMATS = {"json": json_policy, "sam": sam, "cdk": cdk, "terraform": terraform}

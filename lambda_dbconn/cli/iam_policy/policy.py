@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 PARTITION, REGION, ACCOUNT, RESOURCE_ID = "PARTITION", "REGION", "ACCOUNT_ID", "RESOURCE_ID"
 _FULL_SECRET_ARN = re.compile(r"-[A-Za-z0-9]{6}$")
 _RESOURCE = re.compile(r"(prx|db|cluster)-[A-Za-z0-9]+")
+_REGION = re.compile(r"[a-z]{2,5}(-[a-z]{2,10})+-[0-9]{1,2}")
 _SECRET_NAME = re.compile(r"[\w/+=.@!-]+", re.ASCII)
-_ACCOUNT = re.compile(r"\d{12}")
-_KEY = re.compile(r"arn:[\w-]+:kms:(?P<region>[\w-]+):\d{12}:key/[\w-]+")
+_ACCOUNT = re.compile(r"[0-9]{12}")
+_KEY = re.compile(r"arn:aws[a-z-]*:kms:(?P<region>[a-z0-9-]+):[0-9]{12}:key/[A-Za-z0-9-]+")
 _SECRET = re.compile(
-    r"arn:(?P<partition>[\w-]+):secretsmanager:(?P<region>[\w-]+):(?P<account>\d{12}):secret:(?P<name>.+)"
+    r"arn:aws[a-z-]*:secretsmanager:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12}):secret:(?P<name>.+)", re.DOTALL
 )
 _CHINA = "cn-"
 _SPECIAL = re.compile(r"[*?$]")  # a wildcard, or the beginning of a variable, unless it is written as one itself
+_LAST_CHARACTER = "\xff"  # that a policy may have (IAM guide, "Grammar of the IAM JSON policy language")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,11 @@ def _connect(settings: Settings, order: Order) -> Statement:
             f"--resource-id is {order.resource_id}, but {settings.server_name} is a proxy's: prx-…"
         )
     assert settings.user is not None  # noqa: S101 - settings with `iam` have one
+    user = settings.user
+    if not user or not user.isprintable() or max(user) > _LAST_CHARACTER:
+        raise ConfigurationError(
+            f"{settings.variable('user')} is {user!r}; accepted in an IAM policy: printable characters up to U+00FF"
+        )
     return Statement(
         sid="ConnectToDatabase",
         actions=("rds-db:connect",),
@@ -123,7 +130,7 @@ def _connect(settings: Settings, order: Order) -> Statement:
             order.account or Unknown(name=ACCOUNT),
             ":dbuser:",
             order.resource_id or Unknown(name=RESOURCE_ID),
-            f"/{_escaped(settings.user)}",
+            f"/{_escaped(user)}",
         ),
     )
 
@@ -201,7 +208,10 @@ def _region(settings: Settings) -> str | None:
     from lambda_dbconn.endpoint import classify
     from lambda_dbconn.settings import environment
 
-    return classify(settings.server_name).region or settings.region or environment("AWS_REGION")
+    region = classify(settings.server_name).region or settings.region or environment("AWS_REGION")
+    if region is not None and not _REGION.fullmatch(region):
+        raise ConfigurationError(f"the region is {region!r}; accepted: the name of one, as us-east-1 is")
+    return region
 
 
 def _partition(region: str | None) -> str | Unknown:

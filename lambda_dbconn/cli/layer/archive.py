@@ -38,12 +38,28 @@ class Archive:
 
 
 def pack(contents: Contents, path: Path) -> None:
-    """Write a zip file whose bytes depend on nothing but these contents, and on zlib."""
-    with ZipFile(path, "w") as archive:
+    """Write a new zip file whose bytes depend on nothing but these contents, and on zlib.
+
+    Raises:
+        OSError: There is such a file already, or a link; or it cannot be written.
+    """
+    with ZipFile(path, "x") as archive:
         for name, content in sorted(contents.items()):
             member = ZipInfo(name, _LONG_AGO)
             member.create_system, member.external_attr = _UNIX, _READABLE_TO_ALL
             archive.writestr(member, content, ZIP_DEFLATED, 9)
+
+
+def check_size(unpacked_bytes: int) -> None:
+    """Do nothing if Lambda takes so much.
+
+    Raises:
+        click.ClickException: It does not.
+    """
+    if unpacked_bytes > UNPACKED_LIMIT_BYTES:
+        raise click.ClickException(
+            f"the layer has {unpacked_bytes / MIB:.1f} MB unpacked, and Lambda takes {UNPACKED_LIMIT_BYTES // MIB}"
+        )
 
 
 def write(contents: Contents, path: Path) -> Archive:
@@ -53,12 +69,10 @@ def write(contents: Contents, path: Path) -> Archive:
         click.ClickException: Lambda would not unpack it, or the file cannot be written.
     """
     unpacked_bytes = sum(map(len, contents.values()))
-    if unpacked_bytes > UNPACKED_LIMIT_BYTES:
-        raise click.ClickException(
-            f"the layer has {unpacked_bytes / MIB:.1f} MB unpacked, and Lambda takes {UNPACKED_LIMIT_BYTES // MIB}"
-        )
+    check_size(unpacked_bytes)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
+        unfinished.unlink(missing_ok=True)  # of a run that was killed; or somebody's link, which is not followed
         pack(contents, unfinished)
         unfinished.replace(path)
     except OSError as error:

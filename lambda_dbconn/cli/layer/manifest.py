@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
 
 import click
 
+from lambda_dbconn.cli.layer.naming import distribution_name, distribution_version
 from lambda_dbconn.cli.layer.own_wheel import NAME
 from lambda_dbconn.cli.layer.runtime import ROOT
 from lambda_dbconn.tls import LAYER_RDS_BUNDLE
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 
 RDS_BUNDLE = LAYER_RDS_BUNDLE.removeprefix(f"{ROOT}/")
 MANIFEST = f"{RDS_BUNDLE.rpartition('/')[0]}/layer.json"
+_LONGEST_BYTES = 1_000_000  # ours have 5,000
+_SHA256 = re.compile("[0-9a-f]{64}")
+_UNREADABLE = (BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError, zlib.error)
 
 
 def describe(
@@ -83,20 +89,23 @@ class Precedent:
 
     @classmethod
     def read(cls, layer: Path) -> Precedent:
-        """Read a layer's manifest.
+        """Read a layer's manifest. Whoever made the layer has no say in what pip does but by names and versions.
 
         Raises:
             click.BadParameter: It is not a layer that this command has made.
         """
         try:
             with ZipFile(layer) as archive:
-                found = json.loads(archive.read(MANIFEST))["distributions"]
-        except (BadZipFile, KeyError, ValueError) as error:
-            raise click.BadParameter(f"{layer} is not a layer that this command made", param_hint="--like") from error
-        others = [each for each in found if each["name"] != NAME]
+                member = archive.getinfo(MANIFEST)
+                if member.file_size > _LONGEST_BYTES:
+                    raise ValueError("the manifest is too long")
+                others = [_distribution(each) for each in json.loads(archive.read(member))["distributions"]]
+        except (KeyError, TypeError, *_UNREADABLE) as error:
+            message = f"{layer} is not a layer that this command made ({type(error).__name__}: {error})"
+            raise click.BadParameter(message, param_hint="--like") from error
         return cls(
-            versions={each["name"]: each["version"] for each in others},
-            hashes={each["wheel"]: each["sha256"] for each in others},
+            versions={name: version for name, version, _, _ in others if name != NAME},
+            hashes={wheel: sha256 for name, _, wheel, sha256 in others if name != NAME},
         )
 
     def check(self, wheels: Iterable[Wheel]) -> None:
@@ -108,3 +117,15 @@ class Precedent:
         for wheel in wheels:
             if self.hashes.get(wheel.path.name, wheel.sha256) != wheel.sha256:
                 raise click.ClickException(f"{wheel.path.name} is not the file that the other layer was made of")
+
+
+def _distribution(found: dict[str, object]) -> tuple[str, str, str, str]:
+    """Return name, version, file name and SHA-256 of a wheel in a manifest.
+
+    Raises:
+        ValueError, KeyError, TypeError: One of them is not there, or not what this command writes.
+    """
+    wheel, sha256 = found["wheel"], found["sha256"]
+    if not isinstance(wheel, str) or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise ValueError(f"{sha256!r} is not a SHA-256")
+    return distribution_name(found["name"]), distribution_version(found["version"]), wheel, sha256

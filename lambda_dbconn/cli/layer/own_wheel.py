@@ -67,7 +67,7 @@ def _repacked(folder: Path) -> Path:
 def _built(checkout: Path, *, folder: Path) -> Path:
     """Let pip build a checkout's wheel."""
     purpose = f"lambda_dbconn cannot be built from {checkout}"
-    run_pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(checkout), purpose=purpose)
+    run_pip("wheel", "--no-deps", "--wheel-dir", str(folder), "--", str(checkout), purpose=purpose)
     wheels = list(folder.glob("lambda_dbconn-*.whl"))
     if not wheels:
         raise click.BadParameter(f"{checkout} is not a checkout of lambda_dbconn", param_hint="--from")

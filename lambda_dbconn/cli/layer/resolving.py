@@ -12,13 +12,14 @@ import hashlib
 from dataclasses import dataclass
 from importlib.metadata import PathDistribution
 from typing import TYPE_CHECKING, Self
+from zipfile import BadZipFile, ZipFile
 from zipfile import Path as ZipPath
-from zipfile import ZipFile
 
 import click
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from lambda_dbconn.cli.layer.naming import distribution_name, distribution_version
 from lambda_dbconn.cli.layer.own_wheel import NAME
 from lambda_dbconn.cli.layer.pip import run_pip
 
@@ -49,19 +50,26 @@ class Wheel:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a wheel's metadata."""
-        with ZipFile(path) as archive:
-            folder = next(name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name)
-            described = PathDistribution(ZipPath(archive, f"{folder}/"))
-            metadata = described.metadata
-            return cls(
-                path=path,
-                name=canonicalize_name(metadata["Name"]),
-                version=metadata["Version"],
-                licence=next((metadata[name] for name in _LICENCE_FIELDS if name in metadata), None),
-                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-                requires=tuple(described.requires or ()),
-            )
+        """Read a wheel's metadata.
+
+        Raises:
+            click.ClickException: It has none, or something is wrong with it.
+        """
+        try:
+            with ZipFile(path) as archive:
+                folder = next(name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name)
+                described = PathDistribution(ZipPath(archive, f"{folder}/"))
+                metadata = described.metadata
+                return cls(
+                    path=path,
+                    name=distribution_name(metadata["Name"]),
+                    version=distribution_version(metadata["Version"]),
+                    licence=next((metadata[name] for name in _LICENCE_FIELDS if name in metadata), None),
+                    sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                    requires=tuple(str(Requirement(text)) for text in described.requires or ()),
+                )
+        except (BadZipFile, KeyError, StopIteration, ValueError) as error:
+            raise click.ClickException(f"{path.name} is not a wheel that can be read: {error}") from error
 
 
 def resolve(
@@ -98,7 +106,7 @@ def _download(wanted: Iterable[str], *, runtime: Runtime, constraints: Path, fol
     platforms = [argument for tag in runtime.platform_tags for argument in ("--platform", tag)]
     target = ["--implementation", "cp", "--python-version", runtime.python, "--abi", runtime.abi, *platforms]
     where = ["--only-binary", ":all:", "--constraint", str(constraints), "--dest", str(folder)]
-    run_pip("download", *target, *where, *wanted, purpose=f"no wheels for {runtime}")
+    run_pip("download", *target, *where, "--", *wanted, purpose=f"no wheels for {runtime}")
     wheels = [Wheel.read(path) for path in folder.glob("*.whl")]
     return {wheel.name: wheel for wheel in wheels}
 
@@ -126,5 +134,14 @@ def _follow(root: str, *, wheels: Mapping[str, Wheel], environment: Mapping[str,
 
 
 def _requirements(wheel: Wheel, environment: Mapping[str, str]) -> list[Requirement]:
+    """Return what a wheel needs in this environment.
+
+    Raises:
+        click.ClickException: One is to come from a URL, where pip would fetch whatever is there, and build it.
+    """
     requirements = [Requirement(text) for text in wheel.requires]
-    return [each for each in requirements if each.marker is None or each.marker.evaluate(dict(environment))]
+    needed = [each for each in requirements if each.marker is None or each.marker.evaluate(dict(environment))]
+    for each in needed:
+        if each.url is not None:
+            raise click.ClickException(f"{wheel.name} requires {each.name} from a URL and not from the package index")
+    return needed

@@ -16,6 +16,7 @@ import click
 from lambda_dbconn.cli.local_proxy.backend import PASSWORD, private_server, running_server
 from lambda_dbconn.cli.local_proxy.certificates import certificates_in
 from lambda_dbconn.cli.local_proxy.environment import ClientEnvironment
+from lambda_dbconn.cli.printable import printable
 from lambda_dbconn.cli.progress import step
 from lambda_dbconn.testing.rds_proxy import AwsKey, LocalRdsProxy
 from lambda_dbconn.testing.servers import LocalServer, ServerUnavailableError
@@ -85,7 +86,7 @@ def serve(order: Order) -> None:
             raise click.UsageError(f"--auth secret needs the user's password, in {PASSWORD}")
         proxy = _proxy(order, backend, certificates, key)
         _start(proxy)
-        stack.callback(lambda: click.echo(summary(proxy.stats()), err=True))
+        stack.callback(lambda: _show_summary(proxy.stats()))
         stack.callback(proxy.stop)
         _tell(order, _environment(order, proxy, database, key))
         click.echo(f"Serving on {proxy.host}:{proxy.port}, until Ctrl-C.", err=True)
@@ -219,7 +220,12 @@ def _tell(order: Order, environment: ClientEnvironment) -> None:
     click.echo(environment.as_json())
 
 
+def _show_summary(stats: Stats) -> None:
+    for line in summary(stats).splitlines():
+        click.echo(printable(line), err=True)
+
+
 def _show(line: str) -> None:
     """Print a line of the log; called in the proxy's thread, which must not end because nobody listens any more."""
     with suppress(OSError, ValueError):
-        click.secho(line, fg="yellow" if line.startswith("[WARN]") else None, err=True)
+        click.secho(printable(line), fg="yellow" if line.startswith("[WARN]") else None, err=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from lambda_dbconn.cli.pins.search import search
 from lambda_dbconn.cli.pins.sources import STDIN, UnreadableError, language_of, read, walked
+from lambda_dbconn.cli.printable import printable
 from lambda_dbconn.pinning import pin
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def check(engine: str, names: Sequence[str], language: Language | None) -> int:
     for name in walked(names, lambda error: fail(str(error.filename), error.strerror or "cannot be read")):
         written_in = language_of(name) or language
         if written_in is None:
-            raise click.UsageError(f"say --as sql or --as python for {_printable(name)}: its name does not say it")
+            raise click.UsageError(f"say --as sql or --as python for {printable(name)}: its name does not say it")
         shown = "<stdin>" if name == STDIN else name
         looked_at += 1
         try:
@@ -73,11 +73,4 @@ def explain(engine: str, text: str) -> int:
 
 
 def _print(line: str, *, to_stderr: bool = False) -> None:
-    click.echo(_printable(line), err=to_stderr)
-
-
-def _printable(line: str) -> str:
-    """Return a line that is one, and that the terminal can show, whatever names are in it."""
-    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
-    encoding = sys.stdout.encoding or "utf-8"
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
+    click.echo(printable(line), err=to_stderr)
