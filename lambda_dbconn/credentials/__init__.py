@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.errors import CredentialsError
 from lambda_dbconn.light import TYPE_CHECKING, Protocol, Value
 from lambda_dbconn.secret import Secret, unsendable
 
@@ -22,7 +22,7 @@ class Credentials(Value):
         password: None when the server asks for none.
 
     Raises:
-        ConfigurationError: One has a zero byte, at which PostgreSQL would cut it off, or is no Unicode text.
+        CredentialsError: One has a zero byte, at which PostgreSQL would cut it off, or half of a surrogate pair.
     """
 
     user: str
@@ -31,7 +31,10 @@ class Credentials(Value):
     def _check(self) -> None:
         fault = unsendable(self.user) or (self.password is not None and unsendable(self.password.reveal()))
         if fault:
-            raise ConfigurationError(f"the user or the password has {fault}; accepted: text without one")
+            raise CredentialsError(
+                f"the user or the password has {fault}; accepted: text without one",
+                remedy="Correct it where it is set: in the secret, in the variables, or in your credential provider.",
+            )
 
 
 class CredentialProvider(Protocol):

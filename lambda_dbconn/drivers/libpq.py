@@ -11,7 +11,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from lambda_dbconn.drivers import addresses, application_name
-from lambda_dbconn.errors import ConfigurationError, ConnectError, CredentialsError
+from lambda_dbconn.errors import ConfigurationError, ConnectError
 from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.settings import environment
 
@@ -40,7 +40,6 @@ def parameters(settings: Settings, credentials: Credentials, trust: Trust, addre
 
     Raises:
         ConfigurationError: libpq is too old, or a text cannot be sent.
-        CredentialsError: The user or the password cannot be sent.
     """
     if pq.version() < _OLDEST:
         raise ConfigurationError(
@@ -75,7 +74,7 @@ def parameters(settings: Settings, credentials: Credentials, trust: Trust, addre
         found["sslrootcert"] = trust.cafile
     if credentials.password and settings.auth == "iam":
         found |= {"require_auth": _METHODS_FOR_TOKENS, "channel_binding": "disable"}
-    _check(found, credentials)
+    _check(found)
     return found
 
 
@@ -112,19 +111,14 @@ def explain(error: LambdaDbConnError, found: dict[str, Any]) -> LambdaDbConnErro
     return error
 
 
-def _check(found: dict[str, Any], credentials: Credentials) -> None:
-    """Raise for a text that cannot be sent. What Python would raise has the whole text in it, password included."""
-    if not _can_be_sent(credentials.user):
-        raise CredentialsError(f"the user {credentials.user!r} {_UNSENDABLE}", remedy=_REMEDY)
-    if credentials.password and not _can_be_sent(credentials.password.reveal()):
-        raise CredentialsError(f"the password of the user {credentials.user!r} {_UNSENDABLE}", remedy=_REMEDY)
+def _check(found: dict[str, Any]) -> None:
+    """Raise for a text that cannot be sent; `Credentials` have been checked when they were made."""
     for name, value in found.items():
         if isinstance(value, str) and not _can_be_sent(value):
             raise ConfigurationError(f"libpq's parameter {name} is {value!r}, which {_UNSENDABLE}")
 
 
 _UNSENDABLE = "has a character that cannot be sent; accepted: text in UTF-8 without a zero byte or a lone surrogate"
-_REMEDY = "Correct it in the secret, or in the variables USER and PASSWORD."
 
 
 def _can_be_sent(text: str) -> bool:

@@ -34,7 +34,6 @@ from lambda_dbconn.drivers.mysql_connection import Connection, WatchedConnection
 from lambda_dbconn.drivers.mysql_socket import Socket, TlsContext
 from lambda_dbconn.errors import (
     ConnectTimeoutError,
-    CredentialsError,
     DeadlineExceededError,
     TransactionAbortedError,
     without_frames,
@@ -360,7 +359,8 @@ def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLC
         host=settings.server_name,  # only for the certificate: the socket is given
         port=settings.port,
         user=credentials.user,
-        password=_encoded_password(credentials),
+        # In UTF-8, as servers and their own clients take it: PyMySQL would send Latin-1.
+        password=credentials.password.reveal().encode() if credentials.password else b"",
         database=settings.name,
         autocommit=True,
         program_name=application_name(),
@@ -373,24 +373,6 @@ def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLC
         connection.longest_batch_bytes = _LONGEST_BATCH_BYTES
     connection.puts_isolation_back = settings.is_proxy or settings.reset not in ("always", "wait")
     return connection
-
-
-def _encoded_password(credentials: Credentials) -> bytes:
-    """Return the password as servers and their own clients take it: in UTF-8; PyMySQL would send Latin-1.
-
-    Raises:
-        CredentialsError: It has no such form. The encoder's error would hold the password, even as a mere context.
-    """
-    if credentials.password is None:
-        return b""
-    try:
-        return credentials.password.reveal().encode()
-    except UnicodeEncodeError:
-        pass
-    raise CredentialsError(
-        "the password has a lone surrogate, half of a character, which cannot be sent",
-        remedy="Check where the password comes from: it was not decoded as UTF-8.",
-    )
 
 
 def _tcp(address: str, port: int, timeout_s: float) -> Socket:

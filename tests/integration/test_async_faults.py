@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -280,7 +280,7 @@ def test_begin_finds_a_session_that_is_gone_and_takes_another(database: Database
     (slot,) = db._cache._slots
 
     async def work() -> None:
-        slot._poll = lambda _timeout_ms: []  # as behind a proxy, whose socket says nothing
+        slot._poll = cast("Any", lambda _timeout_ms: [])  # as behind a proxy, whose socket says nothing
         async with db.transaction() as connection:
             await do(connection, name)
 

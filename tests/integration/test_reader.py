@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -167,6 +170,37 @@ def test_a_reader_that_is_out_of_reach_leaves_time_for_the_writer(endpoints: End
     options: dict[str, Any] = {"reader_fallback": "writer", "connect_timeout_s": 60}
     with managed(endpoints, **options) as db, db.reader.connection(8.0) as connection:
         assert value(connection, "SELECT 1") == 1
+    assert logins(endpoints) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(errno.EBUSY, "Device or resource busy"), socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), None],
+    ids=["busy", "temporary", "silent"],
+)
+def test_a_resolver_that_has_trouble_with_the_readers_name_leaves_time_for_the_writer(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch, failure: OSError | None
+) -> None:
+    may_answer, resolve = threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *arguments: Any) -> Any:
+        """Stand for a resolver that fails, or whose name server does not answer, for one name."""
+        if host != READER_ADDRESS:
+            return resolve(host, *arguments)
+        if socket.AI_NUMERICHOST in arguments:
+            raise socket.gaierror(socket.EAI_NONAME, "a name")
+        assert may_answer.wait(60)
+        raise failure or socket.gaierror(socket.EAI_AGAIN, "at last")
+
+    if failure is not None:
+        may_answer.set()
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    options: dict[str, Any] = {"reader_fallback": "writer", "connect_timeout_s": 60}
+    try:
+        with managed(endpoints, **options) as db, db.reader.connection(8.0) as connection:
+            assert value(connection, "SELECT 1") == 1
+    finally:
+        may_answer.set()
     assert logins(endpoints) == (1, 0)
 
 

@@ -159,14 +159,14 @@ def test_a_provider_that_returns_something_else_is_a_configuration_error_that_sh
 
 @pytest.mark.parametrize(("user", "password"), [("a\ud800", None), ("app", f"{CANARY}\udcff")])
 def test_credentials_that_are_no_unicode_text_do_not_exist(user: str, password: str | None) -> None:
-    with pytest.raises(ConfigurationError, match="half of a surrogate pair") as caught:
+    with pytest.raises(CredentialsError, match="half of a surrogate pair") as caught:
         Credentials(user=user, password=Secret(password) if password else None)
     assert CANARY not in shown_of(caught.value)
 
 
 @pytest.mark.parametrize(("user", "password"), [("a\0b", None), ("app", f"{CANARY}\0")])
 def test_credentials_with_a_zero_byte_do_not_exist(user: str, password: str | None) -> None:
-    with pytest.raises(ConfigurationError, match="zero byte") as caught:
+    with pytest.raises(CredentialsError, match="zero byte") as caught:
         Credentials(user=user, password=Secret(password) if password else None)
     assert CANARY not in str(caught.value)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from psycopg import pq
 
-from lambda_dbconn import ConfigurationError, CredentialsError, LambdaDbConnError, Secret, Settings
+from lambda_dbconn import ConfigurationError, LambdaDbConnError, Secret, Settings
 from lambda_dbconn.credentials import Credentials
 from lambda_dbconn.drivers import libpq
 from lambda_dbconn.drivers.postgresql import PostgresqlDriver
@@ -37,23 +37,6 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-@pytest.mark.parametrize("bad", ["\udc80", "a\udfffb"])
-def test_a_password_that_cannot_be_sent_is_an_error_of_the_credentials_and_shown_nowhere(bad: str) -> None:
-    error = opening(Credentials(user="app", password=Secret(CANARY + bad)))
-    assert isinstance(error, CredentialsError)
-    assert not error.retryable
-    assert "the password of the user 'app' has a character that cannot be sent" in error.message
-    assert list(chain(error)) == [error]
-    shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
-    assert CANARY not in shown + repr(error.__dict__)
-
-
-def test_a_user_that_cannot_be_sent_is_an_error_of_the_credentials() -> None:
-    error = opening(Credentials(user="app\udc80", password=Secret(CANARY)))
-    assert isinstance(error, CredentialsError)
-    assert "the user 'app\\udc80' has a character" in error.message
 
 
 def test_any_other_text_that_cannot_be_sent_is_a_fault_of_the_configuration_and_named() -> None:
