@@ -266,7 +266,7 @@ class Slot(Generic[C]):
         try:
             until = deadline if shared.fallback is None else self._half(deadline)
             connection, attempts = yield partial(shared.connector.open, until)
-        except ConnectError as error:
+        except (ConnectError, DeadlineExceededError) as error:  # of its half of the time, where there is a fallback
             if shared.fallback is None or not error.retryable:
                 raise
             connection, attempts = yield partial(shared.fallback.open, deadline)

@@ -295,7 +295,8 @@ class MysqlDriver:
     ) -> None:
         """Send KILL from a second connection to the same address; not where a pooler answers with ids of its own."""
         ends_at = time.monotonic() + timeout_s
-        other = self._open_at(connection.address, settings, credentials(), trust, timeout_s)
+        given = credentials()
+        other = self._open_at(connection.address, settings, given, trust, max(0.001, ends_at - time.monotonic()))
         try:
             other.limit(ends_at)
             other.query("SELECT CONNECTION_ID()")

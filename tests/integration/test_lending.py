@@ -32,7 +32,7 @@ class LambdaContext:
 
 def warm(database: Database, **changes: Any) -> ConnectionManager[Any]:
     """Return a manager whose connection is open, and begin to count."""
-    db = database.manager(**changes)
+    db = database.counted(**changes)
     assert db.warm_up()
     database.forget()
     return db

@@ -418,15 +418,14 @@ def test_a_storm_of_signals_gives_no_loan_another_ones_answer(session: Session) 
 # --- has the transaction been left?
 
 LEFT: dict[str, Callable[[Any], object]] = {
-    "commit": lambda c: c.commit(),
     "COMMIT": lambda c: query(c, "COMMIT"),
-    "rollback": lambda c: c.rollback(),
+    "ROLLBACK": lambda c: query(c, "ROLLBACK"),
     "DDL": lambda c: query(c, "CREATE TABLE IF NOT EXISTS other_deeds (name varchar(64))"),
     "LOCK TABLES": lambda c: query(c, "LOCK TABLES deeds READ"),
     "ANALYZE TABLE, which sends rows": lambda c: query(c, "ANALYZE TABLE deeds"),
-    "autocommit": lambda c: (c.autocommit(False), c.commit()),
-    "begin": lambda c: (c.commit(), c.begin()),
-    "a procedure that commits, and begins again": lambda c: (c.commit(), query(c, "CALL settle()")),
+    "autocommit": lambda c: (c.autocommit(False), query(c, "COMMIT")),
+    "BEGIN": lambda c: (query(c, "COMMIT"), query(c, "BEGIN")),
+    "a procedure that commits, and begins again": lambda c: (query(c, "COMMIT"), query(c, "CALL settle()")),
 }
 STAYED: dict[str, Callable[[Any], object]] = {
     "nothing": lambda c: None,

@@ -423,7 +423,7 @@ def test_a_transaction_begins_whatever_cursors_and_decoders_the_user_has_set(lev
     connection.cursorclass = DictCursor
     connection.decoders = {FIELD_TYPE.VAR_STRING: lambda _: 1 / 0}
     session.driver.begin(connection, read_only=False, isolation=level)
-    connection.rollback()
+    session.driver.rollback(connection, timeout_s=LIMIT_S)
     assert session.state() is CLEAN
     session.driver.restore(connection)
     rows = session.fetch("SHOW VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')")

@@ -83,7 +83,7 @@ def make(proxy: LocalRdsProxy, server: LocalServer, observer: RecordingObserver)
     """Make managers that reach the server through the proxy."""
     managers: list[ConnectionManager[Any]] = []
 
-    def make(on_pin: str = "warn", reset: str = "seen") -> ConnectionManager[Any]:
+    def make(on_pin: str = "warn", reset: str = "always") -> ConnectionManager[Any]:
         settings = Settings(
             engine=server.engine,
             host="127.0.0.1",

@@ -112,6 +112,10 @@ class Database:
         self._managers.callback(db.close)
         return db
 
+    def counted(self, **changes: Any) -> ConnectionManager[Any]:
+        """Make a manager that sends no resets: their answers come when they come, and would be counted anywhere."""
+        return self.manager(reset="never", **changes)
+
     # What the application does, and what the server knows of it
 
     def session_id(self, connection: Any) -> int:
