@@ -43,6 +43,7 @@ _MORE = SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
 _IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 _END_OF_ROWS, _LONGEST_END_BYTES = 0xFE, 8
 _WARNINGS_AND_STATUS = Struct("<HH")
+_NO_DATABASE_CONNECTION = 9501  # RDS Proxy's own: the statement was not run
 _MOST_PACKETS_LEFT = 1000  # of what a caller has left unread; to read more would take longer than a new connection
 
 
@@ -269,6 +270,10 @@ class Connection(_Base):
     def note_error(self, error: BaseException) -> None:
         """Note an error: the server's own ends a reply, and leaves the status unknown; another says nothing of it."""
         if self._sock is not None and getattr(error, "sqlstate", None) is not None:
+            if (
+                error.args[0] == _NO_DATABASE_CONNECTION
+            ):  # a ping would wait for one as well; in a transaction it has one
+                self.status = self.server_status & ~_IN_TRANSACTION
             self.owes = False
 
     def _write_bytes(self, data: bytes) -> None:

@@ -15,7 +15,7 @@ from pymysql.cursors import DictCursor, SSCursor
 
 from lambda_dbconn.drivers import SessionState, mysql
 from lambda_dbconn.drivers.mysql_connection import Connection
-from tests.support.database import LIMIT_S, database_of, deed, do, fetch
+from tests.support.database import LIMIT_S, MANY_ROWS, database_of, deed, do, fetch
 from tests.support.mysql_driver import Session, session_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tests.support.database import Database
 
 CLEAN, IN_TRANSACTION, UNUSABLE = SessionState.CLEAN, SessionState.IN_TRANSACTION, SessionState.UNUSABLE
-MANY = "SELECT a.name FROM deeds a RIGHT JOIN information_schema.columns b ON true"
 OUT_OF_STEP = "not read to its end"
 
 MYSQL = [pytest.param(f"mysql-{way}", marks=pytest.mark.once) for way in ("tls", "plain")]
@@ -49,7 +48,7 @@ def procedures(database: Database) -> None:
     for name, body in {
         "two": "select 1; select 2;",
         "two_then_fail": "select 1; signal sqlstate '45000' set message_text = 'the second part failed';",
-        "much": f"select 1; {MANY};",
+        "much": f"select 1; {MANY_ROWS};",
         "pay": "start transaction; insert into deeds values ('pay'); signal sqlstate '45000'; commit;",
         "settle": "insert into deeds values ('settle'); commit; start transaction; select 1;",
         "begin_only": "start transaction;",
@@ -212,7 +211,7 @@ OWED: dict[str, Callable[[Any], object]] = {
     "a command": lambda c: c._execute_command(COMMAND.COM_QUERY, "SELECT 1"),
     "a prepared statement": lambda c: c._execute_command(COMMAND.COM_STMT_PREPARE, "SELECT 1"),
     "change of user": lambda c: c._execute_command(0x11, b"app\0\0app\0"),
-    "many rows": lambda c: stream(c, MANY),
+    "many rows": lambda c: stream(c, MANY_ROWS),
     "many rows of a second result": lambda c: query(c, "CALL much()"),
 }
 
@@ -271,7 +270,7 @@ def test_reading_a_rest_ends_with_its_time(session: Session, database: Database)
 
 
 def test_rows_that_were_given_up_are_not_taken_for_the_end(session: Session) -> None:
-    cursor = stream(session.connection, MANY)
+    cursor = stream(session.connection, MANY_ROWS)
     session.driver.close(session.connection)
     with pytest.raises(pymysql.InterfaceError, match="rest of the rows"):
         cursor.fetchone()
