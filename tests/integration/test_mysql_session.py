@@ -231,6 +231,13 @@ def test_a_closed_connection_is_noticed_though_its_descriptor_is_another_sockets
             os.close(number)
 
 
+def test_a_connection_whose_close_was_interrupted_is_closed_without_an_error(session: Session) -> None:
+    connection: Any = session.connection
+    connection._closed = True  # PyMySQL's `close()` says so first
+    session.driver.close(connection)
+    assert not session.driver.is_open(connection)
+
+
 def test_a_released_connection_is_not_read_from(session: Session) -> None:
     session.release()
     with pytest.raises(pymysql.InterfaceError, match="released"):
