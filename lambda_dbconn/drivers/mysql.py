@@ -151,6 +151,7 @@ class MysqlDriver:
 
         What is left of the last statement's results is read if it is little; `read_rest` tells of errors in it.
         """
+        connection.last_query = b""  # it may be large, and the environment may be frozen
         if connection.has_unread:
             with suppress(pymysql.MySQLError):
                 self.read_rest(connection, within_s=within_s)
@@ -189,12 +190,16 @@ class MysqlDriver:
         connection.has_left_transaction = False
 
     def has_left_transaction(self, connection: Connection) -> bool:
-        """Say whether something may have been committed since `begin`: the server said that there is no transaction.
+        """Say whether something may have been committed since `begin`. Never blocks.
 
-        Ask before `commit`, `rollback` and `state`, whose answers say so, too. Never blocks. Not seen are a COMMIT AND
-        CHAIN, and a COMMIT that a procedure follows with a new transaction before it sends a result.
+        It may if the server said at least once that there is no transaction; or if the last reply said nothing of it,
+        being an error or not there at all, and the statement is of those that commit by themselves. Ask before
+        `commit`, `rollback` and `state`. Not seen are a COMMIT AND CHAIN, and a COMMIT that a procedure follows with a
+        new transaction before it sends a result.
         """
-        return connection.has_left_transaction
+        if connection.has_left_transaction:
+            return True
+        return connection.status is None and mysql_session.may_commit(connection.last_query)
 
     def commit(self, connection: Connection) -> None:
         """Commit.
@@ -282,8 +287,7 @@ class MysqlDriver:
         other = self._open_at(connection.address, settings, credentials(), trust, timeout_s)
         try:
             other.limit(ends_at)
-            other.query("SELECT CONNECTION_ID()")
-            if other._result.rows == ((other.number,),):  # noqa: SLF001 - what a cursor would hand on
+            if mysql_session.ask(other, "SELECT CONNECTION_ID()") == ((str(other.number).encode(),),):
                 other.query(f"KILL {connection.number:d}")
         finally:
             self.close(other)
@@ -295,7 +299,7 @@ class MysqlDriver:
         with suppress(pymysql.Error):  # the caller's `close()` was interrupted half-way
             if connection.open:
                 connection.close()
-        connection._force_close()  # noqa: SLF001
+        connection.drop()
 
     def failure(self, connection: Connection, error: BaseException) -> Failure:
         """Read the error's number; a connection that PyMySQL has closed is gone whatever the error."""

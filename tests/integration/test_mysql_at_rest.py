@@ -425,6 +425,9 @@ LEFT: dict[str, Callable[[Any], object]] = {
     "ANALYZE TABLE, which sends rows": lambda c: query(c, "ANALYZE TABLE deeds"),
     "autocommit": lambda c: (c.autocommit(False), c.commit()),
     "begin": lambda c: (c.commit(), c.begin()),
+    "DDL that fails": lambda c: failed(c, "CREATE TABLE deeds (name int)"),
+    "DDL without an answer": lambda c: c._execute_command(COMMAND.COM_QUERY, "/* why */ CREATE TABLE deeds (name int)"),
+    "a procedure that fails": lambda c: failed(c, "CALL pay()"),
     "a procedure that commits, and begins again": lambda c: (c.commit(), query(c, "CALL settle()")),
 }
 STAYED: dict[str, Callable[[Any], object]] = {
@@ -433,6 +436,7 @@ STAYED: dict[str, Callable[[Any], object]] = {
     "streamed rows": lambda c: streamed(c, "SELECT 1 UNION SELECT 2"),
     "a row": insert,
     "an error": lambda c: failed(c, "SELECT nothing"),
+    "a row without an answer": lambda c: c._execute_command(COMMAND.COM_QUERY, "INSERT INTO deeds VALUES ('x')"),
     "ping": lambda c: c.ping(),
     "a savepoint": lambda c: (query(c, "SAVEPOINT s"), query(c, "ROLLBACK TO SAVEPOINT s")),
     "procedure": lambda c: all_results(c, "CALL two()"),
@@ -445,6 +449,8 @@ def test_it_is_known_whether_a_transaction_was_left(name: str, expected: bool, s
     session.driver.begin(session.connection, read_only=False, isolation=None)
     (LEFT.get(name) or STAYED[name])(session.connection)
     assert session.driver.has_left_transaction(session.connection) is expected
+    if session.state() is UNUSABLE:
+        session.reopen()
     session.driver.rollback(session.connection, timeout_s=LIMIT_S)
     session.driver.begin(session.connection, read_only=True, isolation="serializable")
     session.fetch("SELECT 1")

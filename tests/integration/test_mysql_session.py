@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tests.support.database import Database
     from tests.support.mysql import LocalMySQL
 
+# PyMySQL says that asking for it is deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'reconnect' argument is deprecated:DeprecationWarning")
+
 CLEAN, IN_TRANSACTION, UNUSABLE = SessionState.CLEAN, SessionState.IN_TRANSACTION, SessionState.UNUSABLE
 SERVERS = [
     "mariadb-tls",
@@ -133,6 +136,7 @@ SENDING: dict[str, Callable[[Any], object]] = {
     "commit": lambda c: c.commit(),
     "rollback": lambda c: c.rollback(),
     "ping": lambda c: c.ping(),
+    "ping that would reconnect": lambda c: c.ping(reconnect=True),
     "kill": lambda c: c.kill(1),
     "select_db": lambda c: c.select_db("information_schema"),
     "set_character_set": lambda c: c.set_character_set("latin1"),
