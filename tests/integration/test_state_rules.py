@@ -17,7 +17,7 @@ from pymysql.cursors import SSCursor
 
 from lambda_dbconn import ConnectionInUseError, TransactionAbortedError, TransactionLeftOpenError
 from lambda_dbconn.events import ConnectionClosed, TransactionRolledBack
-from tests.support.database import LIMIT_S, deed, do, fetch
+from tests.support.database import LIMIT_S, MANY_ROWS, deed, do, fetch
 
 if TYPE_CHECKING:
     from lambda_dbconn import ConnectionManager
@@ -264,7 +264,7 @@ def test_rows_that_nobody_has_read_cost_the_connection(mysql_database: Database)
     with db.connection() as connection:
         session_id = database.session_id(connection)
         cursor = connection.cursor(SSCursor)
-        cursor.execute("SELECT a.name FROM deeds a RIGHT JOIN information_schema.columns b ON true")
+        cursor.execute(MANY_ROWS)
         cursor.fetchone()
     del cursor  # whose finalizer reads on, unless it knows better
     assert_clean(database, db, session_id, is_same=False)
