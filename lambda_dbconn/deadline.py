@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 
 from lambda_dbconn.errors import ConfigurationError, DeadlineExceededError
-from lambda_dbconn.light import TYPE_CHECKING, Protocol, Value
+from lambda_dbconn.light import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,20 +132,6 @@ class Deadline:
         return min(limit_s, remaining_s)
 
 
-class Course(Value):
-    """What all cutoffs of an endpoint have in common.
-
-    Attributes:
-        where: The endpoint, for the error.
-        monotonic: The clock.
-        interrupt: Called with a connection, to ask the server to stop; never raises.
-    """
-
-    where: str
-    monotonic: Callable[[], float]
-    interrupt: Callable[[Any], None]
-
-
 class Limit:
     """When waits must end.
 
@@ -169,26 +155,25 @@ class Cutoff(Limit):
     """The limit of a connection, moved with each loan, and what is done about a wait that would not end.
 
     Args:
-        course: The endpoint's.
+        where: The endpoint, for the error.
+        monotonic: The clock.
+        interrupt: Called with a connection, to ask the server to stop; never raises.
 
     Attributes:
         has_cut: Whether it has ended a wait, and with it the connection.
     """
 
-    __slots__ = ("_course", "has_cut")
+    __slots__ = ("_where", "has_cut", "interrupt")
 
-    def __init__(self, course: Course) -> None:
-        super().__init__(course.monotonic)
-        self._course = course
+    def __init__(self, *, where: str, monotonic: Callable[[], float], interrupt: Callable[[Any], None]) -> None:
+        super().__init__(monotonic)
+        self._where = where
+        self.interrupt = interrupt
         self.has_cut = False
 
     def cleaning_s(self) -> float:
         """Return the seconds that a rollback and the like may take when the loan is over."""
         return min(max(self.left_s(), _SHORTEST_CLEANING_S), _LONGEST_CLEANING_S)
-
-    def interrupt(self, connection: object) -> None:
-        """Ask the server to stop what the connection waits for."""
-        self._course.interrupt(connection)
 
     @property
     def is_released(self) -> bool:
@@ -200,10 +185,10 @@ class Cutoff(Limit):
 
         The connection stays usable: nothing was sent.
         """
-        return DeadlineExceededError(f"no time left for a statement on {self._course.where}: it was not sent")
+        return DeadlineExceededError(f"no time left for a statement on {self._where}: it was not sent")
 
     def cut(self, connection: object) -> DeadlineExceededError:
         """Ask the server to stop, and return the error to raise; the connection must not be used any more."""
         self.has_cut = True
         self.interrupt(connection)
-        return DeadlineExceededError(f"the invocation's time is over, and {self._course.where} has not answered")
+        return DeadlineExceededError(f"the invocation's time is over, and {self._where} has not answered")

@@ -6,8 +6,10 @@ AWS's own client-side drivers ship (`aws-advanced-python-wrapper`, utils/rds_uti
 
 from __future__ import annotations
 
+from enum import Enum
+
 from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.light import Choice, Value
+from lambda_dbconn.light import Value
 
 # Where each AWS partition's names end; the last five are from botocore's endpoints.json, and no RDS name
 # below them has been seen by us.
@@ -27,7 +29,7 @@ _MAX_LABEL_LENGTH = 63
 _GREEN_SUFFIX_LENGTH = 6
 
 
-class EndpointKind(Choice):
+class EndpointKind(Enum):
     """What stands behind a host name."""
 
     PROXY = "RDS Proxy endpoint"

@@ -1,7 +1,7 @@
-"""Stand-ins for what the core needs of `typing`, `enum` and `dataclasses`, at a fraction of their price.
+"""Stand-ins for what the core needs of `typing` and `dataclasses`, at a fraction of their price.
 
 Lambda's runtime client and PyMySQL import neither `typing` nor `dataclasses`; they would be a sixth of a MySQL
-function's cold start. An `Enum` and a frozen dataclass cost ten times as much to define as these do. Type checkers see
+function's cold start. A frozen dataclass costs ten times as much to define as a `Value`. Type checkers see
 the real things. One module, not several: to be found and read costs more than most of what is in one.
 """
 
@@ -11,7 +11,6 @@ TYPE_CHECKING = False
 
 
 if TYPE_CHECKING:
-    from enum import Enum as Choice
     from typing import Any, Generic, Protocol, Self, TypeVar, dataclass_transform, overload
 else:
 
@@ -37,48 +36,6 @@ else:
     def overload(function):
         """Return the function: the last definition is the one that runs."""
         return function
-
-    class _Choices(type):
-        """What is asked of the class itself, as of an `Enum`: its members, or the one of a value or a name."""
-
-        def __init__(cls, name, bases, names):
-            """Make a member of each name."""
-            super().__init__(name, bases, names)
-            cls._members = {}
-            for key, value in names.items():
-                if not key.startswith("_"):
-                    member = cls._members[key] = object.__new__(cls)
-                    member.name, member.value = key, value
-                    setattr(cls, key, member)
-
-        def __iter__(cls):
-            return iter(cls._members.values())
-
-        def __len__(cls):
-            return len(cls._members)
-
-        def __getitem__(cls, name):
-            return cls._members[name]
-
-        def __call__(cls, value):
-            """Return the member of that value."""
-            for member in cls:
-                if member.value == value:
-                    return member
-            raise ValueError(f"{value!r} is not a valid {cls.__name__}")
-
-    class Choice(metaclass=_Choices):
-        """One of the values that its class names. It has no methods and no two names for one value."""
-
-        def __reduce__(self):
-            """Be itself when it is copied or pickled."""
-            return getattr, (type(self), self.name)
-
-        def __repr__(self):
-            return f"<{self}: {self.value!r}>"
-
-        def __str__(self):
-            return f"{type(self).__name__}.{self.name}"
 
 
 _MISSING = object()
@@ -149,7 +106,6 @@ class Value:
 
 __all__ = [
     "TYPE_CHECKING",
-    "Choice",
     "Generic",
     "Protocol",
     "TypeVar",

@@ -19,7 +19,7 @@ from lambda_dbconn.cache.policy import (
     reason_to_evict,
 )
 from lambda_dbconn.clock import jitter
-from lambda_dbconn.deadline import RELEASED_S, Course, Cutoff, Deadline
+from lambda_dbconn.deadline import RELEASED_S, Cutoff, Deadline
 from lambda_dbconn.drivers import Failure, SessionState
 from lambda_dbconn.errors import (
     BORROW_TIMEOUT_REMEDY,
@@ -101,7 +101,6 @@ class Resources(Generic[C]):
         self.resets = settings.reset != "never" and not settings.is_proxy
         self.closes_pinned = settings.reset != "never" and settings.is_proxy
         self.waits_for_reset = settings.reset == "wait"
-        self.course = Course(where=settings.address, monotonic=clock.monotonic, interrupt=connector.interrupt)
 
     def deadline(self, context: object) -> Deadline:
         """Return the deadline that a context gives; `ConfigurationError` if it is not one."""
@@ -268,7 +267,9 @@ class Slot(Generic[C]):
             where = shared.fallback.address
             limits = limits.replace(max_lifetime_s=min(limits.max_lifetime_s, jitter(_FALLBACK_LIFETIME_S)))
         try:
-            cutoff = Cutoff(shared.course)
+            cutoff = Cutoff(
+                where=shared.address, monotonic=shared.clock.monotonic, interrupt=shared.connector.interrupt
+            )
             shared.driver.obey(connection, cutoff)
             if shared.guard is not None:
                 shared.driver.watch(connection, shared.guard.watcher(self))

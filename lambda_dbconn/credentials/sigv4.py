@@ -7,6 +7,9 @@ Sources: AWS general reference, "Signature Version 4 signing process"; botocore'
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+
 from lambda_dbconn.credentials.aws_keys import quoted
 from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.secret import Secret
@@ -21,9 +24,6 @@ TOKEN_LIFETIME_S = 900
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _SERVICE = "rds-db"
 _HTTPS_PORT = 443
-_BLOCK_BYTES = 64  # of SHA-256
-_INNER_PAD = int.from_bytes(b"\x36" * _BLOCK_BYTES)
-_OUTER_PAD = int.from_bytes(b"\x5c" * _BLOCK_BYTES)
 
 
 def sign_token(*, host: str, port: int, user: str, region: str, keys: AwsKeys, timestamp: str) -> Secret:
@@ -37,8 +37,6 @@ def sign_token(*, host: str, port: int, user: str, region: str, keys: AwsKeys, t
         keys: Of an identity that may `rds-db:connect` as the user.
         timestamp: Now, in UTC, as `20261122T160531Z`.
     """
-    import hashlib
-
     if ":" in host:  # an IPv6 address, as a URL writes it
         host = f"[{host}]"
     scope = f"{timestamp[:8]}/{region}/{_SERVICE}/aws4_request"
@@ -59,21 +57,12 @@ def sign_token(*, host: str, port: int, user: str, region: str, keys: AwsKeys, t
     empty_hash = hashlib.sha256(b"").hexdigest()
     request = "\n".join(("GET", "/", "&".join(sorted(pairs)), f"host:{header}", "", "host", empty_hash))
     to_sign = "\n".join((_ALGORITHM, timestamp, scope, hashlib.sha256(request.encode()).hexdigest()))
-    signature = _hmac_chain(f"AWS4{keys.secret_access_key.reveal()}".encode(), (*scope.split("/"), to_sign)).hex()
+    signature = _sign(f"AWS4{keys.secret_access_key.reveal()}".encode(), (*scope.split("/"), to_sign)).hex()
     return Secret(f"{host}:{port}/?{'&'.join(pairs)}&X-Amz-Signature={signature}")
 
 
-def _hmac_chain(key: bytes, messages: Iterable[str]) -> bytes:
-    """Sign each message with the signature of the one before it: HMAC-SHA256, RFC 2104.
-
-    Written out because the import of `hmac` would cost a cold start more than all the signing.
-    """
-    from hashlib import sha256
-
+def _sign(key: bytes, messages: Iterable[str]) -> bytes:
+    """Sign each message with the signature of the one before it."""
     for message in messages:
-        if len(key) > _BLOCK_BYTES:
-            key = sha256(key).digest()
-        padded = int.from_bytes(key.ljust(_BLOCK_BYTES, b"\0"))
-        inner = sha256((padded ^ _INNER_PAD).to_bytes(_BLOCK_BYTES) + message.encode()).digest()
-        key = sha256((padded ^ _OUTER_PAD).to_bytes(_BLOCK_BYTES) + inner).digest()
+        key = hmac.digest(key, message.encode(), "sha256")
     return key

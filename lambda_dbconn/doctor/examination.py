@@ -7,7 +7,7 @@ import warnings
 from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.connector import Connector
 from lambda_dbconn.credentials import provider_for
-from lambda_dbconn.deadline import UNLIMITED_S, Course, Cutoff, Deadline
+from lambda_dbconn.deadline import UNLIMITED_S, Cutoff, Deadline
 from lambda_dbconn.doctor import causes, login, network, server
 from lambda_dbconn.doctor.report import FAILED, PASSED, SKIPPED, Diagnosis, Finding, Step, StepFailedError
 from lambda_dbconn.drivers import load_driver
@@ -199,7 +199,7 @@ class _Way:
         """Ask the server something, within the step's time."""
         assert self._driver is not None  # noqa: S101 - a login came before
         limit_s = self._limit_s()
-        cutoff = Cutoff(Course(where=self.settings.address, monotonic=self._clock.monotonic, interrupt=lambda _: None))
+        cutoff = Cutoff(where=self.settings.address, monotonic=self._clock.monotonic, interrupt=lambda _: None)
         cutoff.ends_at = self._clock.monotonic() + limit_s
         self._driver.obey(self._connection, cutoff)
         try:

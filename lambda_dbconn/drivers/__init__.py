@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from lambda_dbconn.errors import ConfigurationError, ConnectError, excerpt
-from lambda_dbconn.light import TYPE_CHECKING, Choice
+from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ ENDED_INSIDE = (
 )
 
 
-class SessionState(Choice):
+class SessionState(Enum):
     """What a connection's session is in the middle of."""
 
     CLEAN = "nothing: autocommit, no transaction"
@@ -30,7 +32,7 @@ class SessionState(Choice):
     UNUSABLE = "closed, lost, or in a state that no statement can leave"
 
 
-class Failure(Choice):
+class Failure(Enum):
     """What a driver's error says about the connection and about trying again."""
 
     LOST = "the connection is gone"

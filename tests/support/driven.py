@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lambda_dbconn import Secret, Settings
 from lambda_dbconn.credentials import Credentials
-from lambda_dbconn.deadline import Course, Cutoff
+from lambda_dbconn.deadline import Cutoff
 from lambda_dbconn.tls import trust_for
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def driven(server: LocalServer, *, is_async: bool, is_tls: bool, **changes: Any)
     given = settings(server, is_tls=is_tls, **changes)
     credentials = Credentials(user=server.user, password=Secret(server.password))
     connection = driver.open(given, credentials, trust_for(given), timeout_s=LIMIT_S)
-    cutoff = Cutoff(Course(where=given.address, monotonic=time.monotonic, interrupt=lambda _: None))
+    cutoff = Cutoff(where=given.address, monotonic=time.monotonic, interrupt=lambda _: None)
     driver.obey(connection, cutoff)
     try:
         with asyncio.Runner() as loop:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lambda_dbconn import Credentials
-from lambda_dbconn.deadline import RELEASED_S, UNLIMITED_S, Course, Cutoff
+from lambda_dbconn.deadline import RELEASED_S, UNLIMITED_S, Cutoff
 from lambda_dbconn.drivers.mysql import MysqlDriver
 from lambda_dbconn.tls import trust_for
 from tests.support.database import LIMIT_S
@@ -42,7 +42,7 @@ class Session:
         """Log in."""
         trust = trust_for(self._settings)
         self.connection: Connection = self.driver.open(self._settings, self._credentials, trust, timeout_s=LIMIT_S)
-        self.cutoff = Cutoff(Course(where="here", monotonic=time.monotonic, interrupt=self._interrupt))
+        self.cutoff = Cutoff(where="here", monotonic=time.monotonic, interrupt=self._interrupt)
         self.driver.obey(self.connection, self.cutoff)
 
     def _interrupt(self, _: object) -> None:

@@ -139,7 +139,7 @@ def ends_in_s(connection: FakeConnection) -> float:
 def test_whoever_is_interrupted_while_a_connection_gets_its_limit_leaves_none_without(
     db: Manager, server: FakeServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, what: str, *, is_second: bool
 ) -> None:
-    def interrupted(*_arguments: object) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
     if is_second:

@@ -14,7 +14,7 @@ import pytest
 from pymysql.connections import MySQLResult
 from pymysql.protocol import MysqlPacket
 
-from lambda_dbconn.deadline import Course, Cutoff, Limit
+from lambda_dbconn.deadline import Cutoff, Limit
 from lambda_dbconn.drivers.mysql import MysqlDriver
 from lambda_dbconn.drivers.mysql_connection import Connection
 from lambda_dbconn.drivers.mysql_session import may_commit
@@ -252,7 +252,7 @@ def connection() -> Iterator[Connection]:
 
 
 def cutoff(*, monotonic: Callable[[], float] = time.monotonic) -> Cutoff:
-    return Cutoff(Course(where="here", monotonic=monotonic, interrupt=lambda _: None))
+    return Cutoff(where="here", monotonic=monotonic, interrupt=lambda _: None)
 
 
 def test_a_limit_of_its_own_takes_the_cutoffs_place_until_it_is_taken_back(connection: Connection) -> None:

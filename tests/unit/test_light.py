@@ -2,23 +2,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import enum
 import pickle
 
 import pytest
 
-from lambda_dbconn.light import Choice, Value
+from lambda_dbconn.light import Value
 
 
 class Point(Value):
     x: int
     y: int = 0
     _note = "not a field"
-
-
-class Colour(Choice):
-    RED = "as a rose"
-    BLUE = "as the sky"
 
 
 class Point3(Point):
@@ -139,35 +133,3 @@ def test_a_value_survives_pickle_and_copy() -> None:
         assert hash(twin) == hash(point)
         with pytest.raises(AttributeError):
             twin.x = 2  # type: ignore[misc] # on purpose
-
-
-def test_a_choice_is_itself_and_no_other() -> None:
-    assert Colour.RED is Colour.RED
-    assert Colour.RED != Colour.BLUE  # type: ignore[comparison-overlap] # mypy knows it
-    assert {Colour.RED: 1, Colour.BLUE: 2}[Colour.BLUE] == 2
-
-
-def test_a_choice_is_of_its_class_and_says_which_it_is() -> None:
-    assert isinstance(Colour.RED, Colour)
-    assert (Colour.RED.name, Colour.RED.value) == ("RED", "as a rose")
-    assert repr(Colour.RED) == "<Colour.RED: 'as a rose'>"
-
-
-def test_a_choice_that_is_copied_or_pickled_is_itself() -> None:
-    copies = [copy.copy(Colour.RED), copy.deepcopy(Colour.RED), pickle.loads(pickle.dumps(Colour.RED))]
-    assert all(each is Colour.RED for each in copies)
-
-
-def test_a_choice_knows_its_members_as_an_enum_does() -> None:
-    model = enum.Enum("model", {"RED": "as a rose", "BLUE": "as the sky"})
-    for kind in (Colour, model):
-        assert [member.name for member in kind] == ["RED", "BLUE"]
-        assert len(kind) == 2
-        assert kind.RED in kind
-        assert kind["RED"] is kind.RED
-        assert kind("as the sky") is kind.BLUE
-        assert (f"{kind.RED}", repr(kind.RED)) == (f"{kind.__name__}.RED", f"<{kind.__name__}.RED: 'as a rose'>")
-        with pytest.raises(KeyError):
-            kind["GREEN"]
-        with pytest.raises(ValueError, match=f"'as grass' is not a valid {kind.__name__}"):
-            kind("as grass")
