@@ -145,7 +145,6 @@ class PostgresqlSessions(Generic[C]):
         if status == _IDLE:
             if psycopg_internals.is_in_use(connection):
                 return SessionState.UNUSABLE
-            self.restore(connection)
             return _CLEAN
         return SessionState.IN_TRANSACTION if status in _IN_TRANSACTION else SessionState.UNUSABLE
 

@@ -11,10 +11,11 @@ import pymysql
 import pytest
 
 from lambda_dbconn import ConnectionManager, Secret, Settings, TransactionLeftOpenError
+from lambda_dbconn.cache import slot
 from lambda_dbconn.events import ConnectionClosed
 from lambda_dbconn.testing.certificates import Certificates
 from tests.support.clients import wait_until
-from tests.support.database import deed, do, fetch
+from tests.support.database import deed, do, fetch, wait_for_news
 from tests.support.rds_proxy import make_proxy
 
 if TYPE_CHECKING:
@@ -37,13 +38,13 @@ class Leaving:
         name: What it is.
         leave: Does it.
         is_found: Says whether it is there, on the next invocation's connection.
-        round_trips: What the return costs; None: the connection.
+        is_kept: Whether the connection is reused after it.
     """
 
     name: str
     leave: Callable[[Any], object]
     is_found: Callable[[Any], bool]
-    round_trips: int | None
+    is_kept: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -122,9 +123,25 @@ def leave_cursor(connection: Any) -> None:
 
 def leave_unread(connection: Any) -> None:
     cursor = connection.cursor(pymysql.cursors.SSCursor)
-    cursor.execute("SELECT a.name FROM deeds a RIGHT JOIN information_schema.columns b ON true")
+    cursor.execute(
+        "SELECT a.name FROM deeds a RIGHT JOIN information_schema.columns b ON true, information_schema.columns"
+    )
     cursor.fetchone()
     _LEFT.append(cursor)  # or its finalizer would read on
+
+
+def call_procedure(body: str, parameters: str = "", arguments: str = "") -> Callable[[Any], None]:
+    """Create a procedure, call it once, and drop it: what it has left in the session stays."""
+
+    def leave(connection: Any) -> None:
+        sql(
+            "DROP PROCEDURE IF EXISTS touch_session",
+            f"CREATE PROCEDURE touch_session({parameters}) {body}",
+            f"CALL touch_session({arguments})",
+            "DROP PROCEDURE touch_session",
+        )(connection)
+
+    return leave
 
 
 NO_CURSOR = row("SELECT name FROM pg_cursors")
@@ -132,44 +149,77 @@ IN_TRANSACTION = row("SELECT 1 WHERE now() <> statement_timestamp()")
 NEVER = row("SELECT 1 WHERE false")
 
 POSTGRESQL = [
-    Leaving("open transaction", sql("BEGIN", "SELECT 1"), IN_TRANSACTION, 1),
-    Leaving("failed transaction", fail_in_transaction, IN_TRANSACTION, 1),
-    Leaving("open named cursor", leave_cursor, NO_CURSOR, 1),
-    Leaving("cursor WITH HOLD", leave_held_cursor, NO_CURSOR, 1),
-    Leaving("unread stream", leave_stream, NEVER, None),
-    Leaving("unfinished COPY", leave_copy, NEVER, None),
-    Leaving("left pipeline", leave_pipeline, NEVER, None),
-    Leaving("left pipeline with results", leave_full_pipeline, NEVER, None),
-    Leaving("SET", sql("SET statement_timeout = '7min'"), one("SHOW statement_timeout", "7min"), 1),
+    Leaving("open transaction", sql("BEGIN", "SELECT 1"), IN_TRANSACTION),
+    Leaving("failed transaction", fail_in_transaction, IN_TRANSACTION),
+    Leaving("open named cursor", leave_cursor, NO_CURSOR),
+    Leaving("cursor WITH HOLD", leave_held_cursor, NO_CURSOR),
+    Leaving("unread stream", leave_stream, NEVER, is_kept=False),
+    Leaving("unfinished COPY", leave_copy, NEVER, is_kept=False),
+    Leaving("left pipeline", leave_pipeline, NEVER, is_kept=False),
+    Leaving("left pipeline with results", leave_full_pipeline, NEVER, is_kept=False),
+    Leaving("SET", sql("SET statement_timeout = '7min'"), one("SHOW statement_timeout", "7min")),
     Leaving(
-        "SET after a comment", sql("/* a */ -- b\n SET TimeZone = 'Asia/Tokyo'"), one("SHOW TimeZone", "Asia/Tokyo"), 1
+        "SET after a comment", sql("/* a */ -- b\n SET TimeZone = 'Asia/Tokyo'"), one("SHOW TimeZone", "Asia/Tokyo")
     ),
-    Leaving("SET in a script", sql("SELECT 1; SET work_mem = '77MB'"), one("SHOW work_mem", "77MB"), 1),
-    Leaving("SET in a transaction", sql("BEGIN", "SET work_mem = '77MB'", "COMMIT"), one("SHOW work_mem", "77MB"), 1),
-    Leaving("SET in an open transaction", sql("BEGIN", "SET work_mem = '77MB'"), one("SHOW work_mem", "77MB"), 2),
+    Leaving("SET in a script", sql("SELECT 1; SET work_mem = '77MB'"), one("SHOW work_mem", "77MB")),
+    Leaving("SET in a transaction", sql("BEGIN", "SET work_mem = '77MB'", "COMMIT"), one("SHOW work_mem", "77MB")),
+    Leaving("SET in an open transaction", sql("BEGIN", "SET work_mem = '77MB'"), one("SHOW work_mem", "77MB")),
     Leaving(
         "set_config",
         sql("SELECT set_config('my.tenant', '7', false)"),
         one("SELECT current_setting('my.tenant', true)", 7),
-        1,
     ),
-    Leaving("SET ROLE", sql("SET ROLE pg_monitor"), one("SELECT current_user", "pg_monitor"), 1),
+    Leaving("SET ROLE", sql("SET ROLE pg_monitor"), one("SELECT current_user", "pg_monitor")),
     Leaving(
         "DO",
         sql("DO $$ BEGIN PERFORM set_config('my.tenant', '7', false); END $$"),
         one("SELECT current_setting('my.tenant', true)", 7),
-        1,
     ),
-    Leaving("LISTEN", sql(f"LISTEN {CHANNEL}"), row("SELECT pg_listening_channels()"), 1),
+    Leaving("LISTEN", sql(f"LISTEN {CHANNEL}"), row("SELECT pg_listening_channels()")),
     Leaving(
         "advisory lock",
         sql(f"SELECT pg_advisory_lock({LOCK})"),
         row("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"),
-        1,
     ),
-    Leaving("temporary table", sql("CREATE TEMP TABLE leftover (i int)"), works("SELECT * FROM leftover"), 1),
-    Leaving("SELECT INTO TEMP", sql("SELECT 1 AS i INTO TEMPORARY leftover"), works("SELECT * FROM leftover"), 1),
-    Leaving("PREPARE", sql("PREPARE left_over AS SELECT 1"), row("SELECT 1 FROM pg_prepared_statements"), 1),
+    Leaving("temporary table", sql("CREATE TEMP TABLE leftover (i int)"), works("SELECT * FROM leftover")),
+    Leaving("SELECT INTO TEMP", sql("SELECT 1 AS i INTO TEMPORARY leftover"), works("SELECT * FROM leftover")),
+    Leaving("PREPARE", sql("PREPARE left_over AS SELECT 1"), row("SELECT 1 FROM pg_prepared_statements")),
+    Leaving(
+        "a setting in a function",
+        sql(
+            "CREATE OR REPLACE FUNCTION pg_temp.touch() RETURNS text LANGUAGE sql AS "
+            "$$ SELECT set_config('my.tenant', '7', false) $$",
+            "SELECT pg_temp.touch()",
+        ),
+        one("SELECT current_setting('my.tenant', true)", 7),
+    ),
+    Leaving(
+        "a value that looks like SQL",
+        lambda connection: psycopg.ClientCursor(connection).execute(
+            "SELECT set_config('my.tenant', %s, false)", ["x, true)"]
+        ),
+        one("SELECT current_setting('my.tenant', true)", "x, true)"),
+    ),
+    Leaving(
+        "a cursor class that is called directly",
+        lambda connection: psycopg.ClientCursor(connection).execute("SET my.tenant = %s", ["7"]),
+        one("SELECT current_setting('my.tenant', true)", 7),
+    ),
+    Leaving(
+        "UPDATE pg_settings",
+        sql("UPDATE pg_settings SET setting = '7000' WHERE name = 'statement_timeout'"),
+        one("SHOW statement_timeout", "7s"),
+    ),
+    Leaving(
+        "an identifier in escapes",
+        sql("SELECT U&\"set\\005fconfig\"('my.tenant', '7', false)"),
+        one("SELECT current_setting('my.tenant', true)", 7),
+    ),
+    Leaving(
+        "a long comment",
+        sql("/* " + "x" * 2000 + " */ SET work_mem = '77MB'"),
+        one("SHOW work_mem", "77MB"),
+    ),
 ]
 
 MYSQL = [
@@ -177,38 +227,46 @@ MYSQL = [
         "open transaction",
         sql("BEGIN", "INSERT INTO deeds (name) VALUES ('never')"),
         row("SELECT 1 FROM deeds WHERE name = 'never'"),
-        2,
     ),
-    Leaving("unread rows", leave_unread, lambda connection: False, None),
-    Leaving("SET SESSION", sql("SET SESSION lock_wait_timeout = 77"), one("SELECT @@lock_wait_timeout", 77), 1),
-    Leaving("SET @@session", sql("set @@session.sql_mode = ''"), one("SELECT @@sql_mode", ""), 1),
-    Leaving("SET time_zone", sql("SET time_zone = '+03:00'"), one("SELECT @@time_zone", "+03:00"), 1),
-    Leaving("user variable", sql("SET @left = 7"), one("SELECT @left", 7), 1),
-    Leaving("SELECT INTO @", sql("SELECT 7 INTO @left"), one("SELECT @left", 7), 1),
+    Leaving("unread rows", leave_unread, lambda connection: False, is_kept=False),
+    Leaving("SET SESSION", sql("SET SESSION lock_wait_timeout = 77"), one("SELECT @@lock_wait_timeout", 77)),
+    Leaving("SET @@session", sql("set @@session.sql_mode = ''"), one("SELECT @@sql_mode", "")),
+    Leaving("SET time_zone", sql("SET time_zone = '+03:00'"), one("SELECT @@time_zone", "+03:00")),
+    Leaving("user variable", sql("SET @left = 7"), one("SELECT @left", 7)),
+    Leaving("SELECT INTO @", sql("SELECT 7 INTO @left"), one("SELECT @left", 7)),
     Leaving(
         "SET NAMES",
         lambda connection: connection.set_character_set("latin1"),
         one("SELECT @@character_set_client", "latin1"),
-        1,
     ),
     Leaving(
         "USE",
         lambda connection: connection.select_db("information_schema"),
         one("SELECT DATABASE()", "information_schema"),
-        1,
     ),
-    Leaving("USE in SQL", sql("USE information_schema"), one("SELECT DATABASE()", "information_schema"), 1),
+    Leaving("USE in SQL", sql("USE information_schema"), one("SELECT DATABASE()", "information_schema")),
     Leaving(
-        "GET_LOCK", sql(f"SELECT GET_LOCK('{LOCK}', 0)"), one(f"SELECT IS_USED_LOCK('{LOCK}') = CONNECTION_ID()", 1), 1
+        "GET_LOCK", sql(f"SELECT GET_LOCK('{LOCK}', 0)"), one(f"SELECT IS_USED_LOCK('{LOCK}') = CONNECTION_ID()", 1)
     ),
     Leaving(
         "LOCK TABLES",
         sql("LOCK TABLES deeds READ"),
         lambda connection: not works("SELECT 1 FROM things")(connection),
-        1,
     ),
-    Leaving("temporary table", sql("CREATE TEMPORARY TABLE leftover (i int)"), works("SELECT * FROM leftover"), 1),
-    Leaving("PREPARE", sql("PREPARE left_over FROM 'SELECT 1'"), works("EXECUTE left_over"), 1),
+    Leaving("temporary table", sql("CREATE TEMPORARY TABLE leftover (i int)"), works("SELECT * FROM leftover")),
+    Leaving("PREPARE", sql("PREPARE left_over FROM 'SELECT 1'"), works("EXECUTE left_over")),
+    Leaving("a variable in a procedure", call_procedure("SET @left = 7"), one("SELECT @left", 7)),
+    Leaving(
+        "a lock in a procedure",
+        call_procedure(f"SELECT GET_LOCK('{LOCK}', 0)"),
+        one(f"SELECT IS_USED_LOCK('{LOCK}') = CONNECTION_ID()", 1),
+    ),
+    Leaving(
+        "a procedure's argument, behind a value with a semicolon",
+        call_procedure("SET b = 7", "IN a text, OUT b int", "'x;y', @left"),
+        one("SELECT @left", 7),
+    ),
+    Leaving("a long comment", sql("/* " + "x" * 2000 + " */ SET @left = 7"), one("SELECT @left", 7)),
 ]
 
 
@@ -224,18 +282,14 @@ def leave_behind(database: Database, db: Any, leaving: Leaving) -> int:
 
 
 def assert_next_is_clean(database: Database, db: Any, leaving: Leaving, session_id: int) -> None:
-    connects, round_trips = database.cost()
-    assert connects == 0
-    if leaving.round_trips is not None:
-        assert round_trips == leaving.round_trips
     name = deed()
     with db.connection() as connection:
         do(connection, name)
         assert database.count(name) == 1
         assert not leaving.is_found(connection)
-        assert (database.session_id(connection) == session_id) is (leaving.round_trips is not None)
+        assert (database.session_id(connection) == session_id) is leaving.is_kept
     assert [event.reason for event in database.observer.of(ConnectionClosed)] == (
-        [] if leaving.round_trips is not None else ["unclean"]
+        [] if leaving.is_kept else ["unclean"]
     )
 
 
@@ -256,7 +310,7 @@ def test_what_a_mysql_invocation_leaves_the_next_one_does_not_find(mysql_databas
     assert_next_is_clean(mysql_database, db, leaving, session_id)
 
 
-def test_prepared_statements_of_psycopgs_own_cost_no_connection(postgresql_database: Database) -> None:
+def test_statements_that_psycopg_has_prepared_are_forgotten_on_both_sides(postgresql_database: Database) -> None:
     db = postgresql_database.manager()
 
     def prepared() -> int:
@@ -282,7 +336,7 @@ def test_notifications_of_the_invocation_before_are_not_read_by_the_next(postgre
         assert list(connection.notifies(timeout=0)) == []
 
 
-def test_a_cursor_class_of_ones_own_is_seen_too(postgresql_database: Database) -> None:
+def test_what_a_cursor_class_of_ones_own_has_set_is_reset_too(postgresql_database: Database) -> None:
     class Mine(psycopg.ClientCursor[Any]):
         pass
 
@@ -298,19 +352,66 @@ def test_a_cursor_class_of_ones_own_is_seen_too(postgresql_database: Database) -
         assert isinstance(connection.cursor(), psycopg.Cursor)
 
 
-@pytest.mark.parametrize(("reset", "found"), [("always", "0"), ("seen", "7s"), ("never", "7s")])
-def test_what_no_text_shows_is_reset_only_when_always(postgresql_database: Database, reset: str, found: str) -> None:
-    postgresql_database.server.execute(
-        "CREATE OR REPLACE FUNCTION public.touch_session() RETURNS text LANGUAGE sql AS "
-        "$$ SELECT set_config('statement_timeout', '7s', false) $$"
-    )
-    db = postgresql_database.manager(reset=reset)
+@pytest.mark.parametrize("reset", ["always", "wait"])
+def test_a_reset_costs_no_round_trip_beside_those_of_the_statements(database: Database, reset: str) -> None:
+    """Ten loans with a pause between them, in which the answer arrives."""
+    db = database.manager(reset=reset)
     with db.connection() as connection:
-        connection.execute("SELECT public.touch_session()")
-    postgresql_database.forget()
+        fetch(connection, "SELECT 1")
+        fileno = connection.fileno()
+    for number in range(10):
+        if reset == "always":
+            wait_for_news(fileno)
+        database.forget()
+        with db.connection() as connection:
+            assert fetch(connection, "SELECT %s", number)[0][0] == number
+            assert database.cost() == (0, 1)
+
+
+def test_release_does_not_wait_for_the_answer_to_the_reset(database: Database) -> None:
+    db = database.manager()
     with db.connection() as connection:
-        assert fetch(connection, "SHOW statement_timeout") == [(found,)]
-    assert postgresql_database.cost() == (0, 2 if reset == "always" else 1)
+        session_id = database.session_id(connection)
+        sql("SET application_name = 'x'" if database.is_postgresql else "SET @left = 7")(connection)
+        database.relay.freeze()
+    database.relay.thaw()
+    with db.connection() as connection:
+        assert database.session_id(connection) == session_id
+
+
+def test_an_answer_that_comes_too_late_costs_the_connection_and_nothing_is_left(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot, "PING_LIMIT_S", 0.2)
+    db = database.manager()
+    with db.connection() as connection:
+        session_id = database.session_id(connection)
+        database.relay.vanish()
+    with db.connection() as connection:
+        assert database.session_id(connection) != session_id
+    assert database.reasons() == ["reset_failed"]
+
+
+def test_attributes_of_the_connection_are_as_configured_in_the_next_invocation(database: Database) -> None:
+    db = database.manager()
+
+    def attributes(connection: Any) -> list[object]:
+        if database.is_postgresql:
+            return [connection.row_factory, connection.cursor_factory, connection.prepare_threshold]
+        return [connection.cursorclass, connection.decoders]
+
+    with db.connection() as connection:
+        before = attributes(connection)
+        if database.is_postgresql:
+            connection.row_factory = psycopg.rows.dict_row
+            connection.cursor_factory = psycopg.ClientCursor
+            connection.prepare_threshold = 0
+        else:
+            connection.cursorclass = pymysql.cursors.DictCursor
+            connection.decoders = {}
+    with db.connection() as connection:
+        assert attributes(connection) == before
+        assert fetch(connection, "SELECT 1") in ([(1,)], ((1,),))
 
 
 def test_with_never_a_setting_stays(database: Database) -> None:
