@@ -221,10 +221,19 @@ def interesting_lines(text):
     return [line for line in plain.splitlines() if INTERESTING.search(line)]
 
 
+def make_log_folder():
+    """Make the folder of the logs, which belongs to whom the checkout does, also if root makes it."""
+    owner = os.stat(ROOT)
+    for folder in (os.path.dirname(LOGS), LOGS):
+        if not os.path.isdir(folder):
+            os.mkdir(folder)
+            os.chown(folder, owner.st_uid, owner.st_gid)
+
+
 def work(options, release, root):
     """Build the system and run the steps in it; return whether all went well. Runs in namespaces of its own."""
     name = "%s-%s%s" % (release, options.user, options.place.replace("/", "-"))
-    os.makedirs(LOGS, exist_ok=True)
+    make_log_folder()
     is_well = True
     with open(os.path.join(LOGS, name + ".log"), "w+", encoding="utf-8", errors="replace") as log:
         system = System(root, release, log)
@@ -259,14 +268,7 @@ def work_as_init(options, release, root):
     """Do the work in a child, and wait for every orphan meanwhile, as the first process of a namespace must."""
     child = os.fork()
     if child == 0:
-        code = 1
-        try:
-            code = 0 if work(options, release, root) else 1
-        except SystemExit as end:
-            print(end.code, file=sys.stderr)
-        finally:
-            sys.stdout.flush()
-            os._exit(code)
+        return 0 if work(options, release, root) else 1
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -281,7 +283,8 @@ def try_release(options, release):
     folder = tempfile.mkdtemp(prefix="dbconn-fresh-", dir="/var/tmp")
     root = os.path.join(folder, "root")
     os.mkdir(root)
-    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", sys.executable]
+    command = ["setpriv", "--pdeathsig", "KILL"]  # were this process killed, all that is inside would go, too
+    command += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", sys.executable]
     command += [os.path.abspath(__file__), "--release", release, "--user", options.user, "--place", options.place]
     with subprocess.Popen([*command, "--root", root]) as process:
         try:

@@ -26,7 +26,6 @@ from lambda_dbconn.errors import (
     CommitUnknownError,
     ConnectError,
     DeadlineExceededError,
-    TransactionAbortedError,
     TransactionLeftOpenError,
 )
 from lambda_dbconn.events import (
@@ -56,10 +55,6 @@ C = TypeVar("C")
 
 _FALLBACK_LIFETIME_S = 300.0  # of a reader's connection to the writer: then the reader is tried again
 _FOR_READING = "This endpoint is for reading: write through the manager itself, not through its `reader`."
-_ENDED_INSIDE = (
-    "the transaction ended inside its block: a COMMIT, a ROLLBACK or a statement that commits by itself (DDL on MySQL) "
-    "was sent; what came before it may be committed, and what came after it was not part of the transaction"
-)
 _ANSWER_IS_LATE_S = 1.0  # after such a rest the answer to a reset should long be there
 
 
@@ -266,7 +261,7 @@ class Slot(Generic[C]):
         try:
             until = deadline if shared.fallback is None else self._half(deadline)
             connection, attempts = yield partial(shared.connector.open, until)
-        except ConnectError as error:
+        except (ConnectError, DeadlineExceededError) as error:  # of its half of the time, where there is a fallback
             if shared.fallback is None or not error.retryable:
                 raise
             connection, attempts = yield partial(shared.fallback.open, deadline)
@@ -336,8 +331,6 @@ class Slot(Generic[C]):
             Exception: The driver's own: nothing was committed.
         """
         driver = self._shared.driver
-        if driver.has_left_transaction(self.connection):
-            raise TransactionAbortedError(_ENDED_INSIDE)
         was_over = has_hung_up(self._events()) or not driver.is_open(self.connection)
         try:
             yield partial(driver.commit, self.connection)

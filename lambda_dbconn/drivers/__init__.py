@@ -16,6 +16,12 @@ _LONGEST_APPLICATION_NAME = 63  # bytes: PostgreSQL cuts off what is beyond
 _ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 
 
+ENDED_INSIDE = (
+    "the transaction ended inside its block: a COMMIT, a ROLLBACK or a statement that commits by itself (DDL on MySQL) "
+    "was sent; what came before it may be committed, and what came after it was not part of the transaction"
+)
+
+
 class SessionState(Choice):
     """What a connection's session is in the middle of."""
 

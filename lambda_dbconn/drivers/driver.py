@@ -86,7 +86,7 @@ class Driver(Protocol[C]):
         """Commit: one round trip.
 
         Raises:
-            TransactionAbortedError: The transaction had failed; it was rolled back.
+            TransactionAbortedError: The transaction had failed and was rolled back, or had ended inside its block.
         """
 
     def rollback(self, connection: C, *, timeout_s: float) -> None:

@@ -22,6 +22,7 @@ from pymysql.constants import SERVER_STATUS
 
 from lambda_dbconn.deadline import Limit
 from lambda_dbconn.drivers import (
+    ENDED_INSIDE,
     Failure,
     SessionState,
     addresses,
@@ -157,6 +158,7 @@ class MysqlDriver:
 
         What is left of the last statement's results is read if it is little; `read_rest` tells of errors in it.
         """
+        connection.last_query = b""  # it may be large, and the environment may be frozen
         if connection.has_unread:
             with suppress(pymysql.MySQLError):
                 self.read_rest(connection, within_s=within_s)
@@ -195,17 +197,24 @@ class MysqlDriver:
         connection.enter_block()
 
     def has_left_transaction(self, connection: Connection) -> bool:
-        """Say whether something may have been committed since `begin`: the server said that there is no transaction.
+        """Say whether something may have been committed since `begin`. Never blocks.
 
-        Ask before `commit`, `rollback` and `state`, whose answers say so, too. Never blocks. Not seen are a COMMIT AND
-        CHAIN, and a COMMIT that a procedure follows with a new transaction before it sends a result.
+        It may if the server said at least once that there is no transaction; or if the last reply said nothing of it,
+        being an error or not there at all, and the statement is of those that commit by themselves. Ask before
+        `commit`, `rollback` and `state`. Not seen are a COMMIT AND CHAIN, and a COMMIT that a procedure follows with a
+        new transaction before it sends a result.
         """
-        return connection.has_left_transaction and not connection.is_rolled_back
+        if connection.is_rolled_back:
+            return False
+        if connection.has_left_transaction:
+            return True
+        return connection.status is None and mysql_session.may_commit(connection.last_query)
 
     def commit(self, connection: Connection) -> None:
-        """Commit.
+        """Commit; after an error that was caught, ask first whether the transaction is still there.
 
         Raises:
+            TransactionAbortedError: It was rolled back or ended inside its block.
             DeadlineExceededError: The deadline has passed: nothing was sent.
         """
         connection.is_in_block = False
@@ -213,6 +222,10 @@ class MysqlDriver:
             with suppress(DeadlineExceededError):  # it is rolled back at release, then
                 connection.rollback()
             raise TransactionAbortedError("the transaction was rolled back: rollback() was called inside its block")
+        if connection.status is None and connection.is_at_rest:
+            connection.ping(reconnect=False)  # after an error: is the transaction still there?
+        if connection.has_left_transaction:
+            raise TransactionAbortedError(ENDED_INSIDE)
         connection.commit()
 
     def rollback(self, connection: Connection, *, timeout_s: float) -> None:
@@ -295,11 +308,11 @@ class MysqlDriver:
     ) -> None:
         """Send KILL from a second connection to the same address; not where a pooler answers with ids of its own."""
         ends_at = time.monotonic() + timeout_s
-        other = self._open_at(connection.address, settings, credentials(), trust, timeout_s)
+        given = credentials()
+        other = self._open_at(connection.address, settings, given, trust, max(0.001, ends_at - time.monotonic()))
         try:
             other.limit(ends_at)
-            other.query("SELECT CONNECTION_ID()")
-            if other._result.rows == ((other.number,),):  # noqa: SLF001 - what a cursor would hand on
+            if mysql_session.ask(other, "SELECT CONNECTION_ID()") == ((str(other.number).encode(),),):
                 other.query(f"KILL {connection.number:d}")
         finally:
             self.close(other)
@@ -311,7 +324,7 @@ class MysqlDriver:
         with suppress(pymysql.Error):  # the caller's `close()` was interrupted half-way
             if connection.open:
                 connection.close()
-        connection._force_close()  # noqa: SLF001
+        connection.drop()
 
     def failure(self, connection: Connection, error: BaseException) -> Failure:
         """Read the error's number; a connection that PyMySQL has closed is gone, unless a long statement was why."""

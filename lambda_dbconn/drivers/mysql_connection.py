@@ -1,13 +1,13 @@
 """PyMySQL's connection, which knows whether it is at rest, when its time is over, and what the server said last.
 
-Rests on PyMySQL 1.2.4. All use of its private names is in this module and `mysql_session`; a test looks that they are
-there, and these are the facts about them:
+Rests on PyMySQL 1.2.4. All use of its private names is in this module, `mysql_result` and `mysql_session`; a test looks
+that they are there, and these are the facts about them:
 
 - `_write_bytes` sends everything: commands, what follows of a long one, LOAD LOCAL's file, QUIT.
 - `_execute_command` sends every command, and first reads what is left of the result before (`_result`).
 - `_read_packet` reads everything; `_read_ok_packet`, `_read_query_result` and a result's own methods call it.
   It raises the server's error, with `sqlstate`; errors of PyMySQL's own have none.
-- `_check_packet_is_eof` is given each packet of rows, and the end of a result.
+- A result's `_check_packet_is_eof` is given each packet of rows, and their end.
 - `_force_close` closes the socket (`_sock`, `_rfile`) before PyMySQL raises that a call on it has failed.
 """
 
@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import sys
 import time
-from struct import Struct
 
 import pymysql
 from pymysql.charset import charset_by_name
-from pymysql.connections import MySQLResult
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
 from lambda_dbconn.deadline import Limit
+from lambda_dbconn.drivers.mysql_result import Result, out_of_step
 from lambda_dbconn.errors import DeadlineExceededError
 from lambda_dbconn.light import TYPE_CHECKING
 
@@ -42,79 +41,8 @@ _NO_LIMIT = Limit(time.monotonic)
 _SMALL_PACKET_BYTES = 1 << 20  # the smallest max_allowed_packet that any server has had for a default
 _MORE = SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
 _IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
-_END_OF_ROWS, _LONGEST_END_BYTES = 0xFE, 8
-_WARNINGS_AND_STATUS = Struct("<HH")
+_NO_DATABASE_CONNECTION = 9501  # RDS Proxy's own: the statement was not run
 _MOST_PACKETS_LEFT = 1000  # of what a caller has left unread; to read more would take longer than a new connection
-
-
-class Result(MySQLResult):
-    """PyMySQL's result, which tells the connection the status that rows end with, and that a packet is half read."""
-
-    connection: Any  # until the end is read
-    _read_row_from_packet: Callable[[Any], Any]
-    unbuffered_active = False  # for `__del__`, should `__init__` be interrupted
-    is_cut = False
-
-    def _check_packet_is_eof(self, packet: Any) -> bool:
-        """Read the end of the rows, if it is that; PyMySQL's own forgets the status."""
-        data = packet.get_all_data()
-        if data[0] != _END_OF_ROWS or len(data) > _LONGEST_END_BYTES:
-            return False
-        self.warning_count, status = _WARNINGS_AND_STATUS.unpack_from(data, 1)
-        self.has_next = status & _MORE
-        self.connection.note_status(status)
-        return True
-
-    def _read_rowdata_packet_unbuffered(self) -> Any:
-        """Read the next row of a streamed result."""
-        if self.unbuffered_active:
-            packet = self.next_packet()
-            if packet is not None:
-                row = self._read_row_from_packet(packet)
-                self.affected_rows = 1
-                self.rows = (row,)
-                return row
-        elif self.is_cut:
-            raise pymysql.InterfaceError("the rest of the rows went with the end of the `with` block or of the time")
-        return None
-
-    def next_packet(self) -> Any:
-        """Read the packet of a streamed result's next row; None at the end."""
-        connection = self.connection
-        if connection.owes:
-            raise out_of_step()
-        connection.owes = True  # an interrupt may leave half a packet behind
-        try:
-            packet = connection._read_packet()  # noqa: SLF001
-        except pymysql.MySQLError as error:
-            connection.note_error(error)
-            raise
-        if self._check_packet_is_eof(packet):
-            self.unbuffered_active = False
-            self.connection = self.rows = packet = None
-        connection.owes = False
-        return packet
-
-    def _finish_unbuffered_query(self) -> None:
-        """Read a streamed result to its end, unless an interrupt has left half a packet of it."""
-        if not self.unbuffered_active:
-            return
-        connection = self.connection
-        if connection.owes:
-            self.unbuffered_active, self.is_cut = False, True
-            return
-        connection.owes = True
-        try:
-            super()._finish_unbuffered_query()  # type: ignore[misc] # not in PyMySQL's stubs
-        except pymysql.MySQLError as error:
-            connection.note_error(error)
-            raise
-        connection.owes = False
-
-    def cut(self) -> None:
-        """Let nobody read on, neither a cursor nor the destructor."""
-        self.is_cut = self.unbuffered_active
-        self.unbuffered_active = False
 
 
 class Connection(_Base):
@@ -128,6 +56,7 @@ class Connection(_Base):
             may belong to it. Set before the first byte, for an interrupt can strike anywhere.
         status: The server's last word on the session; None while there is none: an error has no status.
         has_sent: A command of the caller's was sent since login, or since the last reset was sent.
+        last_query: The last text that was sent, until the session is asked for its state.
         has_left_transaction: Since `begin` the server said at least once that there is no transaction.
         is_in_block: It is inside the library's `transaction()`: `commit()` and `begin()` are refused.
         is_rolled_back: `rollback()` was called inside.
@@ -156,6 +85,7 @@ class Connection(_Base):
     owes = False
     status: int | None = None
     has_sent = False
+    last_query: str | bytes = b""
     has_left_transaction = False
     is_in_block = False
     is_rolled_back = False
@@ -184,6 +114,7 @@ class Connection(_Base):
             self.tracked, self.changed = {}, set()
             self.has_sent = False
             return
+        self.check_may_send()
         error = sys.exception()
         if isinstance(error, DeadlineExceededError):
             raise error
@@ -275,6 +206,10 @@ class Connection(_Base):
             )
         raise cutoff.refuse()
 
+    def drop(self) -> None:
+        """Close the socket, if it is open, without a word."""
+        self._force_close()
+
     def _force_close(self) -> None:
         """Close at once. PyMySQL calls this when a call on the socket has failed, and then raises an error of its own.
 
@@ -298,7 +233,7 @@ class Connection(_Base):
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether there is nothing to be read that the server was asked for."""
+        """Whether every reply was read to its end."""
         return not self.owes and not self.has_unread
 
     def note_status(self, status: int) -> None:
@@ -310,6 +245,10 @@ class Connection(_Base):
     def note_error(self, error: BaseException) -> None:
         """Note an error: the server's own ends a reply, and leaves the status unknown; another says nothing of it."""
         if self._sock is not None and getattr(error, "sqlstate", None) is not None:
+            if (
+                error.args[0] == _NO_DATABASE_CONNECTION
+            ):  # a ping would wait for one as well; in a transaction it has one
+                self.status = self.server_status & ~_IN_TRANSACTION
             self.owes = False
 
     def _write_bytes(self, data: bytes) -> None:
@@ -330,6 +269,7 @@ class Connection(_Base):
             raise out_of_step()
         if not self.has_own_limit:
             self.has_sent = True
+        self.last_query = sql if command == COMMAND.COM_QUERY else b""
         super()._execute_command(command, sql)  # type: ignore[misc] # not in PyMySQL's stubs
 
     def _read_ok_packet(self) -> Any:
@@ -431,14 +371,6 @@ class Within:
 
     def __exit__(self, *_: object) -> None:
         self._connection.limit(None)
-
-
-def out_of_step() -> pymysql.OperationalError:
-    """Return the error for what is not sent or read because it would get another statement's answer."""
-    return pymysql.OperationalError(
-        CR.CR_COMMANDS_OUT_OF_SYNC,
-        "the reply to an earlier statement was not read to its end: leave the `with` block, and acquire again",
-    )
 
 
 class WatchedConnection(Connection):

@@ -12,7 +12,7 @@ import struct
 import pymysql
 from pymysql.constants import COMMAND
 
-from lambda_dbconn.drivers.mysql_connection import Result, out_of_step
+from lambda_dbconn.drivers.mysql_result import Result, out_of_step
 from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +32,13 @@ _MEANT = {
     "transaction": ("transaction_isolation", "transaction_read_only", "tx_isolation", "tx_read_only"),
     "database": (),
 }
+
+_COMMIT_NOTHING = frozenset(
+    (
+        *("select", "insert", "update", "delete", "replace", "with", "values", "table"),
+        *("do", "show", "explain", "describe", "desc", "savepoint", "release", "use"),
+    )
+)
 
 
 # --- reset
@@ -177,7 +184,19 @@ def _literal(connection: Connection, name: str, value: str) -> str:
     return value if value.isdecimal() else str(connection.escape(value))
 
 
-# --- autocommit and isolation
+# --- transactions
+
+
+def may_commit(text: str | bytes) -> bool:
+    """Say whether a statement may commit what was done before it, as DDL does; on the safe side."""
+    from lambda_dbconn.pinning.scanner import MARK, tokens
+
+    if not isinstance(text, str):
+        text = text.decode("latin-1")
+    for kind, word, _ in tokens("mysql", text):
+        if kind != MARK or word != "(":
+            return word not in _COMMIT_NOTHING
+    return False
 
 
 def switch_autocommit_on(connection: Connection) -> None:

@@ -22,6 +22,7 @@ from psycopg import pq, waiting
 from psycopg.rows import tuple_row
 
 from lambda_dbconn.drivers import (
+    ENDED_INSIDE,
     Failure,
     SessionState,
     addresses,
@@ -288,6 +289,8 @@ def begin_statement(*, read_only: bool, isolation: str | None) -> bytes:
 
 def aborted(connection: Connection | AsyncConnection) -> TransactionAbortedError | None:
     """Return the error for a transaction that cannot be committed any more, None if it can."""
+    if connection.has_left_block or connection.pgconn.transaction_status == _IDLE:
+        return TransactionAbortedError(ENDED_INSIDE)
     if connection.is_rolled_back:
         return TransactionAbortedError("the transaction was rolled back: rollback() was called inside its block")
     if connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:

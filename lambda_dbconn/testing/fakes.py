@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from lambda_dbconn.drivers import Failure, SessionState, checked_isolation
+from lambda_dbconn.drivers import ENDED_INSIDE, Failure, SessionState, checked_isolation
 from lambda_dbconn.errors import AuthenticationError, ConnectError, ConnectTimeoutError, TransactionAbortedError
 from lambda_dbconn.events import LoanEnded
 from lambda_dbconn.testing._fake_connection import LAST_WORDS, NOTICE, FakeConnection, FakeCursor, FakeError
@@ -322,6 +322,8 @@ class FakeDriver:
 
     def commit(self, connection: FakeConnection) -> None:
         """Commit, unless the transaction has failed."""
+        if self.has_left_transaction(connection) and not connection.closed:
+            raise TransactionAbortedError(ENDED_INSIDE)
         connection.is_block = False
         if connection.is_failed and not connection.closed:
             connection.rollback()

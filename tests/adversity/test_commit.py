@@ -293,7 +293,7 @@ def test_a_lock_that_is_waited_for_in_vain_is_run_again_and_has_one_effect(datab
 
 
 def test_an_error_that_another_try_would_not_mend_is_raised_at_once(database: Database) -> None:
-    db, name, calls = database.manager(), deed(), []
+    db, name, calls = database.counted(), deed(), []
 
     def work(connection: Any) -> None:
         calls.append(name)

@@ -37,7 +37,7 @@ class Idle:
 
 
 def lend_once(database: Database, *, preparing: str | None = None) -> Idle:
-    db = database.manager(reset="seen" if preparing is None else "never")  # what is prepared must stay
+    db = database.counted()
     with db.connection() as connection:
         if preparing is not None:
             connection.cursor().execute(preparing)

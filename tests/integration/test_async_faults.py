@@ -265,7 +265,7 @@ def test_a_session_that_ended_between_invocations_is_replaced_unnoticed(
 
 
 def test_a_path_that_was_cut_silently_is_found_by_the_ping(database: Database) -> None:
-    db = manager(database)
+    db = manager(database, reset="never")
     first = session(db)
     database.relay.vanish()
     database.clock.advance(60)

@@ -15,7 +15,7 @@ from lambda_dbconn.cache import slot
 from lambda_dbconn.events import ConnectionClosed
 from lambda_dbconn.testing.certificates import Certificates
 from tests.support.clients import wait_until
-from tests.support.database import deed, do, fetch, wait_for_news
+from tests.support.database import MANY_ROWS, deed, do, fetch, wait_for_news
 from tests.support.rds_proxy import make_proxy
 
 if TYPE_CHECKING:
@@ -123,9 +123,7 @@ def leave_cursor(connection: Any) -> None:
 
 def leave_unread(connection: Any) -> None:
     cursor = connection.cursor(pymysql.cursors.SSCursor)
-    cursor.execute(
-        "SELECT a.name FROM deeds a RIGHT JOIN information_schema.columns b ON true, information_schema.columns"
-    )
+    cursor.execute(MANY_ROWS)
     cursor.fetchone()
     _LEFT.append(cursor)  # or its finalizer would read on
 

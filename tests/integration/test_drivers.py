@@ -62,7 +62,7 @@ def logged_statements(database: Database) -> Iterator[None]:
 def test_psycopg_sends_nothing_but_the_statements_of_the_user(postgresql_database: Database) -> None:
     database = postgresql_database
     with logged_statements(database):
-        db = database.manager()
+        db = database.counted()
         with db.connection() as connection:
             session_id = database.session_id(connection)
             connection.execute("SELECT 'mine'")
@@ -77,7 +77,7 @@ def test_psycopg_sends_nothing_but_the_statements_of_the_user(postgresql_databas
 def test_psycopg_sends_begin_and_commit_around_a_transaction_and_sets_nothing(postgresql_database: Database) -> None:
     database = postgresql_database
     with logged_statements(database):
-        db = database.manager()
+        db = database.counted()
         with db.transaction(isolation="serializable", read_only=True) as connection:
             session_id = database.session_id(connection)
         database.clock.advance(60)
@@ -147,7 +147,7 @@ def general_log(database: Database) -> Iterator[Callable[[int], list[tuple[str, 
 def test_pymysql_sends_set_names_and_nothing_else_of_its_own(mysql_database: Database) -> None:
     database = mysql_database
     with general_log(database) as commands:
-        db = database.manager()
+        db = database.counted()
         with db.connection() as connection:
             session_id = database.session_id(connection)
             fetch(connection, "SELECT 'mine'")
@@ -164,7 +164,7 @@ def test_pymysql_sends_set_names_and_nothing_else_of_its_own(mysql_database: Dat
 def test_pymysql_sends_begin_and_commit_around_a_transaction(mysql_database: Database) -> None:
     database = mysql_database
     with general_log(database) as commands:
-        db = database.manager()
+        db = database.counted()
         with db.transaction() as connection:
             session_id = database.session_id(connection)
         with db.transaction(read_only=True):

@@ -138,6 +138,28 @@ def test_run_carries_a_write_that_met_the_demoted_writer_to_the_new_one(
     assert cluster.asked[NAME] == 2  # once for each connect: no address is kept
 
 
+def test_run_waits_for_the_new_writer_while_the_name_still_leads_to_the_old_one(
+    cluster: Cluster, db: ConnectionManager[Any]
+) -> None:
+    db.run(order, 20)
+    demote(cluster.old)
+    refused = 0
+
+    def write(connection: Any) -> None:
+        nonlocal refused
+        try:
+            order(connection)
+        except REFUSED_WRITES:
+            refused += 1
+            if refused == 5:  # more than there are attempts
+                cluster.leads_to[:] = [NEW]
+            raise
+
+    db.run(write, 20, attempts=2)
+    assert refused == 5
+    assert (count(cluster.old), count(cluster.new)) == (1, 1)
+
+
 def test_connection_raises_the_drivers_error_once_and_is_at_the_new_writer_then(
     cluster: Cluster, db: ConnectionManager[Any], observer: RecordingObserver
 ) -> None:

@@ -86,8 +86,6 @@ EXPECTED = {
 SEEN_INSTEAD = {
     ("timeout in a query", "postgresql", "local proxy"): f"{OTHER}; statement and lock go on",
     ("timeout in a query", "mysql", "local proxy"): f"{OTHER}; statement and lock go on",
-    ("error in the handler", "mysql", "direct"): f"{SAME}; 1 ping; rolled back, lock free",
-    ("error in the handler", "mysql", "local proxy"): f"{SAME}; 1 ping; rolled back, lock free",
 }
 
 

@@ -15,7 +15,7 @@ from pymysql.cursors import DictCursor, SSCursor
 
 from lambda_dbconn.drivers import SessionState, mysql
 from lambda_dbconn.drivers.mysql_connection import Connection
-from tests.support.database import LIMIT_S, database_of, deed, do, fetch
+from tests.support.database import LIMIT_S, MANY_ROWS, database_of, deed, do, fetch
 from tests.support.mysql_driver import Session, session_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tests.support.database import Database
 
 CLEAN, IN_TRANSACTION, UNUSABLE = SessionState.CLEAN, SessionState.IN_TRANSACTION, SessionState.UNUSABLE
-MANY = "SELECT a.name FROM deeds a RIGHT JOIN information_schema.columns b ON true"
 OUT_OF_STEP = "not read to its end"
 
 MYSQL = [pytest.param(f"mysql-{way}", marks=pytest.mark.once) for way in ("tls", "plain")]
@@ -49,7 +48,7 @@ def procedures(database: Database) -> None:
     for name, body in {
         "two": "select 1; select 2;",
         "two_then_fail": "select 1; signal sqlstate '45000' set message_text = 'the second part failed';",
-        "much": f"select 1; {MANY};",
+        "much": f"select 1; {MANY_ROWS};",
         "pay": "start transaction; insert into deeds values ('pay'); signal sqlstate '45000'; commit;",
         "settle": "insert into deeds values ('settle'); commit; start transaction; select 1;",
         "begin_only": "start transaction;",
@@ -212,7 +211,7 @@ OWED: dict[str, Callable[[Any], object]] = {
     "a command": lambda c: c._execute_command(COMMAND.COM_QUERY, "SELECT 1"),
     "a prepared statement": lambda c: c._execute_command(COMMAND.COM_STMT_PREPARE, "SELECT 1"),
     "change of user": lambda c: c._execute_command(0x11, b"app\0\0app\0"),
-    "many rows": lambda c: stream(c, MANY),
+    "many rows": lambda c: stream(c, MANY_ROWS),
     "many rows of a second result": lambda c: query(c, "CALL much()"),
 }
 
@@ -271,7 +270,7 @@ def test_reading_a_rest_ends_with_its_time(session: Session, database: Database)
 
 
 def test_rows_that_were_given_up_are_not_taken_for_the_end(session: Session) -> None:
-    cursor = stream(session.connection, MANY)
+    cursor = stream(session.connection, MANY_ROWS)
     session.driver.close(session.connection)
     with pytest.raises(pymysql.InterfaceError, match="rest of the rows"):
         cursor.fetchone()
@@ -418,15 +417,17 @@ def test_a_storm_of_signals_gives_no_loan_another_ones_answer(session: Session) 
 # --- has the transaction been left?
 
 LEFT: dict[str, Callable[[Any], object]] = {
-    "commit": lambda c: c.commit(),
     "COMMIT": lambda c: query(c, "COMMIT"),
-    "rollback": lambda c: c.rollback(),
+    "ROLLBACK": lambda c: query(c, "ROLLBACK"),
     "DDL": lambda c: query(c, "CREATE TABLE IF NOT EXISTS other_deeds (name varchar(64))"),
     "LOCK TABLES": lambda c: query(c, "LOCK TABLES deeds READ"),
     "ANALYZE TABLE, which sends rows": lambda c: query(c, "ANALYZE TABLE deeds"),
-    "autocommit": lambda c: (c.autocommit(False), c.commit()),
-    "begin": lambda c: (c.commit(), c.begin()),
-    "a procedure that commits, and begins again": lambda c: (c.commit(), query(c, "CALL settle()")),
+    "autocommit": lambda c: (c.autocommit(False), query(c, "COMMIT")),
+    "BEGIN": lambda c: (query(c, "COMMIT"), query(c, "BEGIN")),
+    "DDL that fails": lambda c: failed(c, "CREATE TABLE deeds (name int)"),
+    "DDL without an answer": lambda c: c._execute_command(COMMAND.COM_QUERY, "/* why */ CREATE TABLE deeds (name int)"),
+    "a procedure that fails": lambda c: failed(c, "CALL pay()"),
+    "a procedure that commits, and begins again": lambda c: (query(c, "COMMIT"), query(c, "CALL settle()")),
 }
 STAYED: dict[str, Callable[[Any], object]] = {
     "nothing": lambda c: None,
@@ -434,6 +435,7 @@ STAYED: dict[str, Callable[[Any], object]] = {
     "streamed rows": lambda c: streamed(c, "SELECT 1 UNION SELECT 2"),
     "a row": insert,
     "an error": lambda c: failed(c, "SELECT nothing"),
+    "a row without an answer": lambda c: c._execute_command(COMMAND.COM_QUERY, "INSERT INTO deeds VALUES ('x')"),
     "ping": lambda c: c.ping(),
     "a savepoint": lambda c: (query(c, "SAVEPOINT s"), query(c, "ROLLBACK TO SAVEPOINT s")),
     "procedure": lambda c: all_results(c, "CALL two()"),
@@ -446,6 +448,8 @@ def test_it_is_known_whether_a_transaction_was_left(name: str, expected: bool, s
     session.driver.begin(session.connection, read_only=False, isolation=None)
     (LEFT.get(name) or STAYED[name])(session.connection)
     assert session.driver.has_left_transaction(session.connection) is expected
+    if session.state() is UNUSABLE:
+        session.reopen()
     session.driver.rollback(session.connection, timeout_s=LIMIT_S)
     session.driver.begin(session.connection, read_only=True, isolation="serializable")
     session.fetch("SELECT 1")

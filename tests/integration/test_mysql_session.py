@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tests.support.database import Database
     from tests.support.mysql import LocalMySQL
 
+# PyMySQL says that asking for it is deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'reconnect' argument is deprecated:DeprecationWarning")
+
 CLEAN, IN_TRANSACTION, UNUSABLE = SessionState.CLEAN, SessionState.IN_TRANSACTION, SessionState.UNUSABLE
 SERVERS = [
     "mariadb-tls",
@@ -133,6 +136,7 @@ SENDING: dict[str, Callable[[Any], object]] = {
     "commit": lambda c: c.commit(),
     "rollback": lambda c: c.rollback(),
     "ping": lambda c: c.ping(),
+    "ping that would reconnect": lambda c: c.ping(reconnect=True),
     "kill": lambda c: c.kill(1),
     "select_db": lambda c: c.select_db("information_schema"),
     "set_character_set": lambda c: c.set_character_set("latin1"),
@@ -229,6 +233,13 @@ def test_a_closed_connection_is_noticed_though_its_descriptor_is_another_sockets
                     call(session.connection, timeout_s=LIMIT_S)
         finally:
             os.close(number)
+
+
+def test_a_connection_whose_close_was_interrupted_is_closed_without_an_error(session: Session) -> None:
+    connection: Any = session.connection
+    connection._closed = True  # PyMySQL's `close()` says so first
+    session.driver.close(connection)
+    assert not session.driver.is_open(connection)
 
 
 def test_a_released_connection_is_not_read_from(session: Session) -> None:
@@ -422,8 +433,9 @@ def test_a_transaction_begins_whatever_cursors_and_decoders_the_user_has_set(lev
     connection = session.connection
     connection.cursorclass = DictCursor
     connection.decoders = {FIELD_TYPE.VAR_STRING: lambda _: 1 / 0}
+    connection.puts_isolation_back = True  # as behind RDS Proxy, where no reset does so
     session.driver.begin(connection, read_only=False, isolation=level)
-    connection.rollback()
+    session.driver.rollback(connection, timeout_s=LIMIT_S)
     assert session.state() is CLEAN
     session.driver.restore(connection)
     rows = session.fetch("SHOW VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')")

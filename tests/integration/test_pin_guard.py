@@ -13,15 +13,16 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from lambda_dbconn import ConnectionManager, Secret, SessionPinnedError, Settings
+from lambda_dbconn import ConnectionManager, SessionPinnedError
 from lambda_dbconn.events import SessionPinned
 from lambda_dbconn.testing.fakes import RecordingObserver
 from tests.support.clients import wait_until
-from tests.support.rds_proxy import make_proxy
+from tests.support.rds_proxy import make_proxy, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from lambda_dbconn.testing.certificates import Certificates
     from lambda_dbconn.testing.rds_proxy import LocalRdsProxy
     from lambda_dbconn.testing.servers import LocalMariaDB, LocalPostgres, LocalServer
 
@@ -68,8 +69,8 @@ STATEMENTS: dict[str, list[tuple[str, bool]]] = {
 
 
 @pytest.fixture
-def proxy(server: LocalServer) -> Iterator[LocalRdsProxy]:
-    with make_proxy(server, max_database_connections=2, borrow_timeout_s=5) as proxy:
+def proxy(server: LocalServer, proxy_certificates: Certificates) -> Iterator[LocalRdsProxy]:
+    with make_proxy(server, certificates=proxy_certificates, max_database_connections=2, borrow_timeout_s=5) as proxy:
         yield proxy
 
 
@@ -79,22 +80,12 @@ def observer() -> RecordingObserver:
 
 
 @pytest.fixture
-def make(proxy: LocalRdsProxy, server: LocalServer, observer: RecordingObserver) -> Iterator[Callable[..., Any]]:
+def make(proxy: LocalRdsProxy, observer: RecordingObserver) -> Iterator[Callable[..., Any]]:
     """Make managers that reach the server through the proxy."""
     managers: list[ConnectionManager[Any]] = []
 
-    def make(on_pin: str = "warn", reset: str = "seen") -> ConnectionManager[Any]:
-        settings = Settings(
-            engine=server.engine,
-            host="127.0.0.1",
-            port=proxy.port,
-            name=server.database,
-            user=server.user,
-            password=Secret(server.password),
-            sslrootcert=str(proxy.certificates.ca_path),
-            on_pin=on_pin,
-            reset=reset,
-        )
+    def make(on_pin: str = "warn", reset: str = "always") -> ConnectionManager[Any]:
+        settings = settings_for(proxy, on_pin=on_pin, reset=reset)
         managers.append(ConnectionManager(settings, observer=observer))
         return managers[-1]
 
@@ -301,7 +292,7 @@ def test_every_way_and_every_cursor_of_pymysql_is_seen_and_works(
             lambda: connection.query(bytearray(b"SET @a = 1")),
             lambda: pymysql.cursors.Cursor(connection).execute("SET @a = 1"),
             lambda: connection.cursor().callproc("p", (1,)),
-            lambda: connection.cursor().executemany("INSERT INTO t VALUES (%s)", [("x" * 9000,), ("y" * 9000,)]),
+            lambda: connection.cursor().executemany("INSERT INTO t VALUES (%s)", [("x" * 17000,)]),
         ):
             with pytest.raises(SessionPinnedError):
                 way()

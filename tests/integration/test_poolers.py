@@ -87,7 +87,7 @@ def test_parallel_transactions_of_many_managers_all_take_effect(pooled: Database
 
 
 def test_a_statement_costs_one_round_trip_to_the_pooler(pooled: Database) -> None:
-    db = pooled.manager()
+    db = pooled.counted()
     assert db.warm_up()
     pooled.forget()
     with db.connection() as connection:
@@ -136,7 +136,7 @@ def test_a_restart_behind_the_pooler_costs_an_idle_client_nothing(
     own_postgres: LocalPostgres, certificates: Certificates
 ) -> None:
     with behind_a_pooler(own_postgres, certificates, default_pool_size=2) as pooled:
-        db, name = pooled.manager(), deed()
+        db, name = pooled.counted(), deed()
         assert db.warm_up()
         own_postgres.restart()
         pooled.forget()

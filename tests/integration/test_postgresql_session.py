@@ -384,7 +384,8 @@ def test_the_end_of_a_transaction_is_seen_whoever_ended_it(session: Driven) -> N
     session.do(session.connection.execute("COMMIT"))
     assert has_left()
     begin_and_insert(session)
-    session.do(session.connection.commit())
+    session.do(session.connection.execute("COMMIT"))
+    session.do(session.connection.execute("BEGIN"))
     assert has_left()
     session.server.execute("DELETE FROM deeds WHERE name = 'late'")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-SET_NAMES = "SET NAMES utf8mb4"
+SET_NAMES = "SET NAMES utf8mb4, autocommit=1"
 LARGE_ROW = "x" * 20_000
 
 

@@ -28,6 +28,11 @@ LIMIT_S = 10.0
 MYSQL_TLS = pytest.param("mysql-tls", marks=pytest.mark.once)
 """A fixture's parameter for MySQL, which takes long to start: what it has that MariaDB has not is about no Python."""
 
+MANY_ROWS = (
+    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) SELECT a.i FROM n a CROSS JOIN n b"
+)
+"""Ten thousand rows, of any server."""
+
 # How often the server answers until a session is there. TLS 1.3 leaves some of it to chance: a server may send its
 # session tickets at once or together with its next words.
 _ROUND_TRIPS_OF_A_CONNECT = {
@@ -111,6 +116,10 @@ class Database:
         )
         self._managers.callback(db.close)
         return db
+
+    def counted(self, **changes: Any) -> ConnectionManager[Any]:
+        """Make a manager that sends no resets: their answers come when they come, and would be counted anywhere."""
+        return self.manager(reset="never", **changes)
 
     # What the application does, and what the server knows of it
 

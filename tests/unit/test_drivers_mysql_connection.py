@@ -17,6 +17,7 @@ from pymysql.protocol import MysqlPacket
 from lambda_dbconn.deadline import Course, Cutoff, Limit
 from lambda_dbconn.drivers.mysql import MysqlDriver
 from lambda_dbconn.drivers.mysql_connection import Connection
+from lambda_dbconn.drivers.mysql_session import may_commit
 from lambda_dbconn.drivers.mysql_socket import Socket, TlsContext
 from lambda_dbconn.testing.certificates import Certificates
 
@@ -304,3 +305,25 @@ def test_only_mysql_8_and_mariadb_take_several_commands_at_once(version: str, ex
     made = Connection(defer_connect=True)
     made.server_version = version
     assert MysqlDriver().can_defer_reset(made) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("INSERT INTO t VALUES (1)", False),
+        (b"/* trace */ update t set a = 'alter table'", False),
+        ("(SELECT 1) UNION (SELECT 2)", False),
+        ("-- why\nWITH a AS (SELECT 1) SELECT * FROM a", False),
+        ("SAVEPOINT a", False),
+        ("", False),
+        ("ALTER TABLE t ADD a int", True),
+        ("/* select */ TRUNCATE t", True),
+        (b"commit", True),
+        ("CALL pay()", True),
+        ("SET autocommit = 1", True),
+        ("/*! commit */", True),
+        ("\N{SNOWMAN}", True),
+    ],
+)
+def test_what_is_not_known_to_commit_nothing_may_commit(text: str | bytes, expected: bool) -> None:
+    assert may_commit(text) is expected

@@ -20,6 +20,7 @@ CROSSING = {
     "docs",
     "docs_snippets",
     "docs_sums",
+    "fresh",
     "package",
     "state_machine",
     "supported_versions",
