@@ -34,11 +34,12 @@ _CONNECT_TIMEOUT_S = 1.0
 _BORROW_TIMEOUT_S = 0.5
 _ROWS = 100
 _WRITES = 0.2
-WAYS = (  # to go through the proxy: with or without a SET in the handler, and what the library does about it
-    ("shared", False, "warn"),
-    ("pinned, and kept", True, "ignore"),
-    ("pinned, and dropped", True, "warn"),
+WAYS = (  # to go through the proxy: with or without a SET in the handler, and DB_RESET
+    ("shared", False, "always"),
+    ("pinned, and kept", True, "never"),
+    ("pinned, and dropped", True, "always"),
 )
+_PROXY = "local.proxy-cexample0000.us-east-1.rds.amazonaws.com"
 _PINS = {"postgresql": "SET statement_timeout = '5s'", "mysql": "SET SESSION max_heap_table_size = 16777216"}
 
 
@@ -99,20 +100,21 @@ def measure(engine: str, plan: Plan | None = None) -> str:
 def outcomes(engine: str, plan: Plan) -> Iterator[Outcome]:
     """Let the fleet work, once for each way of connecting."""
     with tempfile.TemporaryDirectory() as folder:
-        certificates = Certificates.create(Path(folder))
+        certificates = Certificates.create(Path(folder), extra_names=[_PROXY])
         with SERVERS[engine](certificates=certificates) as server:
             _fill(server)
-            for title, pins, on_pin in WAYS:
+            for title, pins, reset in WAYS:
                 with LocalRdsProxy(
                     backend=server,
                     certificates=certificates,
                     max_database_connections=plan.database_connections,
                     borrow_timeout_s=_BORROW_TIMEOUT_S,
                 ) as proxy:
-                    outcome = _work(title, _environment(server, proxy.port, on_pin), plan, pins=pins)
+                    environ = _environment(server, proxy.port) | {"DB_SIGNING_HOST": _PROXY, "DB_RESET": reset}
+                    outcome = _work(title, environ, plan, pins=pins)
                     outcome.database_connections = proxy.stats().most_database_connections
                 yield outcome
-            yield _work("direct", _environment(server, server.port, "warn"), plan, pins=False)
+            yield _work("direct", _environment(server, server.port), plan, pins=False)
 
 
 def _line(engine: str, outcome: Outcome) -> str:
@@ -132,7 +134,7 @@ def _fill(server: LocalServer) -> None:
         server.execute(f"GRANT ALL ON employee TO {server.user}")
 
 
-def _environment(server: LocalServer, port: int, on_pin: str) -> dict[str, str]:
+def _environment(server: LocalServer, port: int) -> dict[str, str]:
     assert server.certificates is not None
     return {
         "DB_ENGINE": server.engine,
@@ -142,7 +144,7 @@ def _environment(server: LocalServer, port: int, on_pin: str) -> dict[str, str]:
         "DB_USER": server.user,
         "DB_PASSWORD": server.password,
         "DB_SSLROOTCERT": str(server.certificates.ca_path),
-        "DB_ON_PIN": on_pin,
+        "DB_AUTH": "password",
         "DB_CONNECT_TIMEOUT_S": str(_CONNECT_TIMEOUT_S),
     }
 

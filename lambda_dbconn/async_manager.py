@@ -35,8 +35,8 @@ R = TypeVar("R")
 class AsyncConnectionManager(Assembly[C]):
     """Lends the execution environment's database connection to coroutines; make it once, outside the handler.
 
-    Connections outlive the event loop: each `asyncio.run` finds the one before it. Tasks may share the manager, within
-    `max_connections`: one connection to a task. Everything else is as in `ConnectionManager`.
+    Connections outlive the event loop: each `asyncio.run` finds the one before it. Tasks may share the manager: each
+    has one connection at most, and waits when `max_connections` are in use. The rest is as in `ConnectionManager`.
 
     Opening runs in a thread of its own, for looking up names and getting credentials may block; it ends when the
     connection is open.
@@ -46,7 +46,8 @@ class AsyncConnectionManager(Assembly[C]):
         credentials: Instead of what the settings say: a provider, or a function that returns `Credentials`.
         observer: Told the events; by default they are logged.
         clock: Instead of the system's, for tests.
-        driver: Instead of psycopg, for tests: with coroutines for `ping`, `begin`, `commit`, `rollback` and `reset`.
+        driver: Instead of psycopg, for tests: with coroutines for `ping`, `begin`, `commit`, `rollback`, `read_rest`,
+            `put_back_tracked` and `finish_reset`.
 
     Raises:
         ConfigurationError: The engine is `mysql`; psycopg is not installed; there is nothing to verify the server with.
@@ -75,7 +76,7 @@ class AsyncConnectionManager(Assembly[C]):
         return _ThreadedConnector(connector, self._driver)
 
     def connection(self, context: InvocationContext | float | Deadline | None = None) -> AsyncLoan[C]:
-        """Lend the connection in autocommit mode, for the length of an `async with` block.
+        """Return a context manager that gives the connection in autocommit mode.
 
         As `ConnectionManager.connection`, by task instead of by thread.
         """
@@ -88,7 +89,7 @@ class AsyncConnectionManager(Assembly[C]):
         read_only: bool = False,
         isolation: str | None = None,
     ) -> AsyncTransactionLoan[C]:
-        """Lend the connection inside BEGIN … COMMIT, as `ConnectionManager.transaction`.
+        """Return a context manager that gives the connection inside BEGIN … COMMIT, as `ConnectionManager.transaction`.
 
         A task that is cancelled while COMMIT is on its way does not learn what became of it.
         """
@@ -131,7 +132,7 @@ class AsyncConnectionManager(Assembly[C]):
         return in_thread_now(lambda: asyncio.run(self.warm_up(context)))
 
     async def close(self) -> None:
-        """Close what is idle now, and what is lent when it comes back. The next loan opens anew."""
+        """Close what is idle now, and what is in use at its release. The next acquire opens a new connection."""
         self._close()
 
     async def doctor(self, context: InvocationContext | float | Deadline | None = None) -> Diagnosis:

@@ -23,9 +23,9 @@ _LOGINS = {  # by name: those that are not used are not imported
     "StaticProvider": "as {user} with the password of the settings, if there is one",
 }
 _PINS = {
-    "warn": "let go and told of; their connection is closed when it comes back",
+    "warn": "sent and reported",
     "raise": "refused, before they are sent",
-    "ignore": "not looked for",
+    "ignore": "sent and not reported",
 }
 
 
@@ -82,7 +82,7 @@ def describe(settings: Settings, credentials: CredentialProvider, fallback: str 
             f"one open for {settings.max_lifetime_s:g} s is replaced, up to 5 % sooner, at random",
             f"at most {settings.max_connections} at once",
         ),
-        pins=_PINS[settings.pin_action],
+        pins=_pins(settings),
         reader=f"the same, and {fallback} while it cannot be reached" if fallback else _reader(settings),
         switched_off=tuple(
             f"{what}: {why}"
@@ -112,6 +112,11 @@ def _tls(settings: Settings) -> str:
     if not trust.is_verified:
         return "none: sslmode is disable"
     return f"certificate and the name {settings.server_name} are verified against {trust.cafile}"
+
+
+def _pins(settings: Settings) -> str:
+    is_closed = settings.is_proxy and settings.reset != "never" and settings.pin_action != "raise"
+    return _PINS[settings.pin_action] + ("; their connection is closed at release" if is_closed else "")
 
 
 def _reader(settings: Settings) -> str:

@@ -12,9 +12,9 @@ Query errors are the driver's own and pass through untouched; these are ours::
     │   ├── ProxyBusyError                borrow timeout, connection or rate limit
     │   └── ProxyRefusedError             the proxy does not support what was asked
     ├── DeadlineExceededError (also TimeoutError)
-    ├── ConnectionInUseError              a second borrow, or more than max_connections
+    ├── ConnectionInUseError              would wait for itself, or waited in vain for a free connection
     ├── TransactionLeftOpenError
-    ├── TransactionAbortedError           a failed transaction was asked to commit
+    ├── TransactionAbortedError           COMMIT was not sent: failed, rolled back or ended inside
     ├── CommitUnknownError
     └── SessionPinnedError                only with ON_PIN=raise
 
@@ -133,14 +133,14 @@ class ProxyRefusedError(ConnectError):
 
 
 class DeadlineExceededError(LambdaDbConnError, TimeoutError):
-    """The invocation's time, less the reserve, is over."""
+    """The invocation's time, less the reserve, is over: something was not sent, or a wait was cut."""
 
     remedy = "Give the function a longer timeout, or do less per invocation."
     retryable = True
 
 
 class ConnectionInUseError(LambdaDbConnError):
-    """This thread already holds a connection, or `max_connections` are lent: waiting would be a deadlock."""
+    """This thread or task has a connection already, or none became free in time, which is `retryable`."""
 
     remedy = (
         "Pass the connection that is already lent on to the code that needs it, or raise MAX_CONNECTIONS for "
@@ -155,7 +155,7 @@ class TransactionLeftOpenError(LambdaDbConnError):
 
 
 class TransactionAbortedError(LambdaDbConnError):
-    """A `transaction()` block ended normally after a statement in it had failed: nothing was committed."""
+    """A `transaction()` block ended normally, but its transaction had failed, was rolled back, or had ended inside."""
 
     remedy = "Let the statement's error leave the block, or wrap the statement in a savepoint."
 

@@ -148,7 +148,7 @@ class TransactionRolledBack(Event):
 
 
 class SessionPinned(Event):
-    """A statement is being sent that pins the session on RDS Proxy; its connection is closed when it comes back.
+    """A statement is being sent that pins the session on RDS Proxy; there its connection is closed at release.
 
     Told for the first such statement of each loan, and whenever a statement pins that has not been told of.
 

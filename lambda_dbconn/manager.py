@@ -25,8 +25,8 @@ X = TypeVar("X")
 class ConnectionManager(Assembly[C]):
     """Lends the execution environment's database connection; make it once, outside the handler.
 
-    Making one reads files and imports the driver, but opens nothing. Threads may share it, within
-    `max_connections`; after a fork the child opens its own connections.
+    Making one reads files and imports the driver, but opens nothing. Threads may share it: each has one connection at
+    most, and waits when `max_connections` are in use. After a fork the child opens its own connections.
 
     Args:
         settings: Where, as whom, within which limits.
@@ -43,16 +43,19 @@ class ConnectionManager(Assembly[C]):
         return load_driver(self.settings.engine)
 
     def connection(self, context: InvocationContext | float | Deadline | None = None) -> Loan[C]:
-        """Lend the connection in autocommit mode, for the length of a `with` block.
+        """Return a context manager that gives the connection in autocommit mode, for the length of a `with` block.
 
-        A transaction that the block leaves open is rolled back. Costs no round trip while the cached connection
-        is good; see `docs/explanation/life-of-a-connection.md` for the rest.
+        A transaction that the block leaves open is rolled back, and on a direct endpoint the session is reset. Costs
+        no round trip of its own while the cached connection is good; a block that follows the one before at once waits
+        for its reset, so put one block around a loop. `docs/explanation/life-of-a-connection.md` has the rest.
 
         Args:
-            context: The Lambda context, a number of seconds, or None: what opening and checking may take.
+            context: The Lambda context, a number of seconds, or None for that of `invocation`: when everything ends,
+                your statements too.
 
         Raises (on entry):
-            ConnectionInUseError, ConnectError, CredentialsError, DeadlineExceededError, ConfigurationError.
+            ConnectionInUseError: This thread has a connection already, or none was released in time.
+            ConnectError, CredentialsError, DeadlineExceededError, ConfigurationError: There is none to be had.
 
         Raises (at the end):
             TransactionLeftOpenError: A transaction was left open, and no other error is being raised.
@@ -66,20 +69,24 @@ class ConnectionManager(Assembly[C]):
         read_only: bool = False,
         isolation: str | None = None,
     ) -> TransactionLoan[C]:
-        """Lend the connection inside BEGIN … COMMIT; an exception rolls back. Two round trips beside yours.
+        """Return a context manager that gives the connection inside BEGIN … COMMIT; an exception rolls back.
+
+        Costs two round trips beside yours. Inside, the driver refuses `commit()` and `begin()`.
 
         Args:
             context: As in `connection`.
             read_only: Begin a read-only transaction.
             isolation: One of SQL's four levels in lower case, or None for the server's default. On MySQL it costs
-                three round trips more.
+                two round trips more, and one to set it back behind RDS Proxy or with `reset="never"`.
 
         Raises (on entry):
             As `connection`.
 
         Raises (at the end):
             CommitUnknownError: The connection was lost while COMMIT was on its way.
-            TransactionAbortedError: A statement had failed and its error was caught inside (PostgreSQL).
+            DeadlineExceededError: COMMIT was not sent, and nothing was committed.
+            TransactionAbortedError: A statement had failed and its error was caught inside (PostgreSQL), `rollback()`
+                was called inside, or the transaction ended inside.
         """
         from lambda_dbconn.transaction import TransactionLoan  # who takes single statements does without
 
@@ -94,14 +101,16 @@ class ConnectionManager(Assembly[C]):
         read_only: bool = False,
         isolation: str | None = None,
     ) -> R:
-        """Run `function(connection)` in a transaction, and again when that is safe. Its SQL may be sent repeatedly.
+        """Run `function(connection)` in a transaction, and retry it when that is safe. Its SQL may be sent repeatedly.
 
-        Safe is: a deadlock, a serialization failure, a failover, a connection lost before COMMIT was sent, or a proxy
-        that had no database connection to give. The pause in between is drawn from an exponentially growing range.
-        Effects of `function` outside the database are its own affair.
+        Retried are a deadlock, a serialization failure, a failover, a connection lost before COMMIT was sent, and a
+        proxy that had no database connection to give; nothing of which a part may have been committed, and nothing
+        after the deadline. Attempts that meet a read-only server do not count towards `attempts`: they end with
+        `connect_timeout_s` or the deadline. Backoff is exponential with full jitter, within the retry budget.
+        What `function` does outside the database may happen more than once.
 
         Raises:
-            CommitUnknownError: The connection was lost while COMMIT was on its way; never run again.
+            CommitUnknownError: The connection was lost while COMMIT was on its way; never retried.
             Exception: What the last attempt raised.
         """
         deadline = self._cache.deadline(context)
@@ -164,7 +173,7 @@ class ConnectionManager(Assembly[C]):
             return False
 
     def close(self) -> None:
-        """Close what is idle now, and what is lent when it comes back. The next loan opens anew."""
+        """Close what is idle now, and what is in use at its release. The next acquire opens a new connection."""
         self._close()
 
     def doctor(self, context: InvocationContext | float | Deadline | None = None) -> Diagnosis:

@@ -145,18 +145,21 @@ def pinning(settings: Settings) -> Finding:
 
     rules = [rule for rule in RULES if rule.engine in ("any", settings.engine)]
     action = settings.pin_action
+    is_kept = settings.reset == "never"
     done = {
-        "warn": "it is told of, and the connection is dropped when it comes back",
+        "warn": "it is told of",
         "raise": "it is refused before it is sent",
         "ignore": "it is sent, and nothing is told",
-    }
+    }[action]
+    if not is_kept and action != "raise":
+        done += ", and the connection is dropped when it comes back"
     facts = {"on_pin": action, "would_pin": {rule.id: rule.statements.replace("`", "") for rule in rules}}
     if not settings.is_proxy:
         return Finding(found="nothing: by the name there is no proxy that a session could be pinned on", facts=facts)
     notes: tuple[str, ...] = ()
-    if action == "ignore":
-        notes = (f"{settings.variable('on_pin')} is ignore: pinned sessions hold database connections unseen",)
-    found = f"{len(rules)} kinds of statements would; {done[action]}: docs/reference/pinning.md has them"
+    if is_kept and action != "raise":
+        notes = (f"{settings.variable('reset')} is never: pinned sessions hold database connections",)
+    found = f"{len(rules)} kinds of statements would; {done}: docs/reference/pinning.md has them"
     return Finding(found=found, facts=facts, notes=notes)
 
 

@@ -138,8 +138,8 @@ class AsyncConnection(Block, _Base):
 class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):
     """psycopg's asyncio side behind `lambda_dbconn.drivers.driver.Driver`, with coroutines for what may wait.
 
-    These are `ping`, `begin`, `commit`, `rollback`, `reset` and `finish_reset`. `open` and `interrupt` block: they are
-    for threads.
+    These are `ping`, `begin`, `commit`, `rollback`, `read_rest`, `put_back_tracked`, `reset` and `finish_reset`.
+    `open` and `interrupt` block: they are for threads.
     """
 
     _class = AsyncConnection

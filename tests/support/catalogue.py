@@ -18,7 +18,7 @@ _ENGINES = {"postgresql": "PostgreSQL", "mysql": "MySQL", "": "both"}
 
 def said_at_connect() -> str:
     """Return the table of what servers and the proxy say while connecting."""
-    lines = ["| Engine | Number | Words | Error | Tried again | Remedy |", "|---|---|---|---|---|---|"]
+    lines = ["| Engine | Number | Words | Error | Retried | Remedy |", "|---|---|---|---|---|---|"]
     for engine, numbers, words, error, is_retryable, remedy in _ROWS:
         cells = (
             _ENGINES[engine],
@@ -34,7 +34,7 @@ def said_at_connect() -> str:
 
 def said_of_queries() -> str:
     """Return the table of what a query's error means."""
-    lines = ["| Engine | Codes | Words | Means | The connection | `run` |", "|---|---|---|---|---|---|"]
+    lines = ["| Engine | Codes | Words | Means | The connection | `run()` |", "|---|---|---|---|---|---|"]
     for engine, codes, words, failure in ROWS:
         cells = (
             _ENGINES[engine],
@@ -42,7 +42,7 @@ def said_of_queries() -> str:
             f"*{words}*" if words else "",
             failure.value,
             _fate(failure),
-            "runs again" if failure in RETRYABLE else "raises",
+            "retries" if failure in RETRYABLE else "raises",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -50,7 +50,7 @@ def said_of_queries() -> str:
 
 def _fate(failure: Failure) -> str:
     reason = reason_to_evict(SessionState.CLEAN, failure, None)
-    return f"closed at return (`{reason}`)" if reason else "kept, rolled back"
+    return f"discarded at release (`{reason}`)" if reason else "kept, rolled back"
 
 
 TABLES = {"said at connect": said_at_connect, "said of queries": said_of_queries}

@@ -99,13 +99,16 @@ def test_as_text_it_has_a_line_for_each_thing_decided() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "on_pin", "said"),
+    ("host", "on_pin", "reset", "said"),
     [
-        (PROXY, None, "let go and told of"),
-        (PROXY, "raise", "refused"),
-        (PROXY, "ignore", "not looked for"),
-        (INSTANCE, None, "not looked for"),
+        (PROXY, None, "always", "sent and reported; their connection is closed at release"),
+        (PROXY, None, "never", "sent and reported"),
+        (PROXY, "raise", "always", "refused, before they are sent"),
+        (PROXY, "ignore", "wait", "sent and not reported; their connection is closed at release"),
+        (PROXY, "ignore", "never", "sent and not reported"),
+        (INSTANCE, "warn", "always", "sent and reported"),
+        (INSTANCE, None, "always", "sent and not reported"),
     ],
 )
-def test_what_is_done_about_pins_is_said(host: str, on_pin: str | None, said: str) -> None:
-    assert describe(host=host, auth="iam", on_pin=on_pin, sslrootcert=__file__).pins.startswith(said)
+def test_what_is_done_about_pins_is_said(host: str, on_pin: str | None, reset: str, said: str) -> None:
+    assert describe(host=host, auth="iam", on_pin=on_pin, reset=reset, sslrootcert=__file__).pins == said

@@ -76,16 +76,18 @@ def test_an_instance_may_be_either() -> None:
     assert steps.role(local(host=INSTANCE, **REMOTE), Answering((False, "off"))).notes == ()
 
 
+@pytest.mark.parametrize("reset", ["always", "never"])
 @pytest.mark.parametrize(
     ("on_pin", "words"),
     [(None, "told of"), ("raise", "refused before it is sent"), ("ignore", "nothing is told")],
 )
-def test_what_is_done_about_pins_is_said_where_there_is_a_proxy(on_pin: str | None, words: str) -> None:
-    found = steps.pinning(local(host=PROXY, on_pin=on_pin, **REMOTE))
+def test_what_is_done_about_pins_is_said_where_there_is_a_proxy(on_pin: str | None, words: str, reset: str) -> None:
+    found = steps.pinning(local(host=PROXY, on_pin=on_pin, reset=reset, **REMOTE))
     assert words in found.found
+    assert ("dropped" in found.found) == (on_pin != "raise" and reset == "always")
     assert "postgresql-set" in found.facts["would_pin"]
     assert not [rule for rule in found.facts["would_pin"] if rule.startswith("mysql")]
-    assert bool(found.notes) == (on_pin == "ignore")
+    assert bool(found.notes) == (on_pin != "raise" and reset == "never")
 
 
 def test_without_a_proxy_nothing_pins() -> None:
