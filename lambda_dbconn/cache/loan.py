@@ -67,7 +67,7 @@ class BaseLoan(Generic[C]):
                 try:
                     yield from self._commit(owner)
                 except Exception as failed:
-                    yield from self._release(owner, failed)
+                    yield from self._release(owner, failed, is_from_commit=True)
                     raise
             yield from self._release(owner, error)
         finally:
@@ -83,9 +83,10 @@ class BaseLoan(Generic[C]):
         return
         yield
 
-    def _release(self, owner: Owner, error: BaseException | None) -> Steps[None]:
+    def _release(self, owner: Owner, error: BaseException | None, *, is_from_commit: bool = False) -> Steps[None]:
         slot = self._slot
-        may_retry = error is not None and slot.may_retry(error)  # asked before the connection is discarded
+        # Asked before the connection is discarded.
+        may_retry = error is not None and slot.may_retry(error, is_from_commit=is_from_commit)
         failure = yield from self._cache.release(owner, slot, error, is_read_only=self._read_only)
         self.failure = failure if may_retry else Failure.OTHER
 
