@@ -554,9 +554,9 @@ def test_a_reader_at_an_endpoint_that_is_a_writers(patient: Patient, make_proxy:
     assert "failover" in failed.causes[0].cause
 
 
-def test_pins_that_nobody_is_told_of_are_noted(patient: Patient, make_proxy: Callable[..., LocalRdsProxy]) -> None:
-    patient.set(variables(make_proxy()), AWS_KEYS, DB_ON_PIN="ignore")
-    assert "DB_ON_PIN" in step(patient.examine(), "pinning").notes[0]
+def test_pinned_sessions_that_are_kept_are_noted(patient: Patient, make_proxy: Callable[..., LocalRdsProxy]) -> None:
+    patient.set(variables(make_proxy()), AWS_KEYS, DB_RESET="never")
+    assert "DB_RESET is never" in step(patient.examine(), "pinning").notes[0]
 
 
 def test_no_time_at_severalis_not_well(patient: Patient, server: LocalServer) -> None:
