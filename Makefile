@@ -1,5 +1,5 @@
 # Two commands, each alone in an empty checkout: `make demo` and `make test`. The rest is for daily work.
-.PHONY: demo test test-slow fresh unit lint docs bench dist audit clean
+.PHONY: demo test test-slow test-soak fresh unit lint docs bench dist audit clean
 
 PREPARE = python3 .ci/prepare.py
 
@@ -17,6 +17,11 @@ test-slow:  ## What takes longer: 10,000 invocations, the tutorial, layers, AWS'
 	@$(PREPARE) browser
 	@$(PREPARE) environment .venv tox tox-uv
 	@.venv/bin/python .ci/test.py slow
+
+test-soak:  ## Every place of a loan struck, storms of signals, 50,000 invocations under faults: 25 minutes at most
+	@$(PREPARE) servers
+	@$(PREPARE) environment .venv tox tox-uv
+	@.venv/bin/python .ci/test.py soak
 
 fresh:  ## `make demo` and `make test` on bare Debian 12 and 13, each in a new root file system; FRESH="--user ada"
 	@python3 .ci/fresh.py $(FRESH)

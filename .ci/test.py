@@ -2,6 +2,7 @@
 
     .venv/bin/python .ci/test.py              what `make test` is
     .venv/bin/python .ci/test.py slow         what `make test-slow` is: what takes longer, and is about no Python
+    .venv/bin/python .ci/test.py soak         what `make test-soak` is: what takes minutes, and finds what is rare
 
 What else is given goes to each pytest.
 """
@@ -15,7 +16,7 @@ from prepare import OLDEST, find_pythons, has_browser_package
 
 def main(arguments):
     """Run tox; return its exit code."""
-    is_slow = arguments[:1] == ["slow"]
+    kind, rest = (arguments[0], arguments[1:]) if arguments[:1] in (["slow"], ["soak"]) else ("", arguments)
     pythons = find_pythons()
     print("Testing on Python " + ", ".join("%d.%d (%s)" % (*version, path) for version, path in pythons.items()))
     if subprocess.call([sys.executable, "-m", "tests.support.mysql"]) != 0:
@@ -36,7 +37,9 @@ def main(arguments):
     # What takes longest begins first. The oldest Python has the oldest dependencies, the others have the newest. Those
     # between the oldest and the newest meet no faults: how these are met does not change there and back.
     *between, newest = newer or [oldest]
-    if is_slow:
+    if kind == "soak":
+        environments = ["soak"]
+    elif kind == "slow":
         environments = ["long", "infrastructure", "docs", "package"]
     else:
         environments = ["once", "walk", "py%d%d" % newest, "oldest"]
@@ -46,7 +49,6 @@ def main(arguments):
     # when it ends.
     command = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "5", "--parallel-no-spinner"]
     command += ["-e", ",".join(environments)]
-    rest = arguments[is_slow:]
     return subprocess.call(command + (["--", *rest] if rest else []))
 
 

@@ -34,8 +34,9 @@ def carry_out(steps: Steps[R]) -> R:
                 call = steps.send(result)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return] # as declared
-    finally:
+    except BaseException:  # not after a good end: an exception that strikes there loses the result
         steps.close()
+        raise
 
 
 async def carry_out_async(steps: Steps[R]) -> R:
@@ -51,5 +52,6 @@ async def carry_out_async(steps: Steps[R]) -> R:
                 call = steps.send(result)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return] # as declared
-    finally:
+    except BaseException:  # not after a good end: an exception that strikes there loses the result
         steps.close()
+        raise

@@ -10,7 +10,7 @@ import pytest
 
 pytest_plugins = ["tests.support.fixtures"]
 
-_MARKS = ("once", "long", "walk")  # what they mark runs in one environment each, the rest in several
+_MARKS = ("once", "long", "walk", "soak")  # what they mark runs in one environment each, the rest in several
 _REST = " and ".join(f"not {mark}" for mark in _MARKS)
 _MARK_OF_ALL = re.compile(rf"^pytestmark = \[?\s*pytest\.mark\.({'|'.join(_MARKS)})\b", re.MULTILINE)
 
@@ -52,4 +52,4 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if of_all is not None:
         return of_all[1] != wanted or None
     # A fixture's parameter may be marked `once`, and so a test of any file.
-    return (wanted in ("long", "walk") and f"pytest.mark.{wanted}" not in text) or None
+    return (wanted in ("long", "walk", "soak") and f"pytest.mark.{wanted}" not in text) or None

@@ -206,25 +206,39 @@ class ConnectionCache(Generic[C]):
 
     def _close_idle(self, slot: Slot[C]) -> bool:
         """Close a slot's connection unless it is in use; say whether it was idle."""
-        block = _Block()  # gone with this call, whatever ends it
+        block = _Block()  # gone with this call, should an exception strike twice
         owner = Owner(block, current_thread_token(), "")
-        if self._owners.setdefault(slot, owner) is not owner:
-            return False
-        slot.discard("closed")
-        self._owners.pop(slot, None)
+        try:
+            if self._owners.setdefault(slot, owner) is not owner:
+                return False
+            slot.discard("closed")
+            self._owners.pop(slot, None)
+        except BaseException:
+            self._let_go(slot, owner)
+            raise
         return True
+
+    def _let_go(self, slot: Slot[C], owner: Owner) -> None:
+        """Free what an exception has left to a claim of the cache's own."""
+        if self._owners.get(slot) is owner:
+            self._owners.pop(slot, None)
 
     def close_one_idle(self) -> bool:
         """Close one idle connection and say whether there was one; for signal handlers: no lock, no event."""
         block = _Block()
         owner = Owner(block, current_thread_token(), "")
         for slot in self._slots:
-            if not slot.is_empty and self._owners.setdefault(slot, owner) is owner:
+            try:
+                if slot.is_empty or self._owners.setdefault(slot, owner) is not owner:
+                    continue
                 connection = slot.connection
                 slot.empty()
                 self._owners.pop(slot, None)
-                self._shared.driver.close(connection)
-                return True
+            except BaseException:
+                self._let_go(slot, owner)
+                raise
+            self._shared.driver.close(connection)
+            return True
         return False
 
     def forget(self) -> None:
