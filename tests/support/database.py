@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import time
 import uuid
@@ -62,6 +63,21 @@ class ShiftedClock:
     def advance(self, seconds: float) -> None:
         """Put both clocks forward."""
         self._shift_s += seconds
+
+
+def environment(server: LocalServer) -> dict[str, str]:
+    """Return this process's environment with the variables of a function that uses the server, and no others' ones."""
+    assert server.certificates is not None
+    others = ("DB_", "AWS_", "PG", "DATABASE_URL")
+    return {name: value for name, value in os.environ.items() if not name.startswith(others)} | {
+        "DB_ENGINE": server.engine,
+        "DB_HOST": server.host,
+        "DB_PORT": str(server.port),
+        "DB_NAME": server.database,
+        "DB_USER": server.user,
+        "DB_PASSWORD": server.password,
+        "DB_SSLROOTCERT": str(server.certificates.ca_path),
+    }
 
 
 @dataclass(kw_only=True)
