@@ -401,7 +401,7 @@ def test_a_region_is_the_name_of_one(region: str, form: str) -> None:
         ("--resource-id", "prx-*"),
         ("--resource-id", 'prx-0"'),
         ("--resource-id", f"{PRX}\n"),
-        ("--user", "caf\u20ac"),
+        ("--user", "app\u20ac"),
         ("--user", "app\x1b[2J"),
         ("--user", "app\n*"),
     ],
