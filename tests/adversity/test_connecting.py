@@ -293,12 +293,12 @@ def test_a_server_that_restarts_meanwhile_is_waited_for(own_database: Database) 
 
 
 def test_a_session_lost_with_its_server_is_replaced_once_the_server_is_back(own_database: Database) -> None:
-    db = own_database.manager(connect_timeout_s=SHORT_S)
+    db = own_database.manager(reserve_s=0.5)  # what is to connect has all the time that it needs on a busy machine
     with db.connection() as connection:
         fileno = connection.fileno()
     own_database.server.kill()
     wait_for_end(fileno)
-    error, _ = fails_to_connect(db)
+    error, _ = fails_to_connect(db, context=0.5 + SHORT_S)
     assert error.retryable
     assert own_database.reasons() == []
     own_database.server.start()
