@@ -51,7 +51,7 @@ class BaseLoan(Generic[C]):
             try:
                 yield from self._begin(deadline)
             except Exception as error:
-                yield from self._release(owner, error)
+                yield from self._release(owner, error, is_of_begin_or_commit=True)
                 raise
             return self._slot.connection  # noqa: TRY300 - in the `try`: an exception may strike here, too
         except BaseException:
@@ -67,7 +67,7 @@ class BaseLoan(Generic[C]):
                 try:
                     yield from self._commit(owner)
                 except Exception as failed:
-                    yield from self._release(owner, failed, is_from_commit=True)
+                    yield from self._release(owner, failed, is_of_begin_or_commit=True)
                     raise
             yield from self._release(owner, error)
         finally:
@@ -83,10 +83,12 @@ class BaseLoan(Generic[C]):
         return
         yield
 
-    def _release(self, owner: Owner, error: BaseException | None, *, is_from_commit: bool = False) -> Steps[None]:
+    def _release(
+        self, owner: Owner, error: BaseException | None, *, is_of_begin_or_commit: bool = False
+    ) -> Steps[None]:
         slot = self._slot
         # Asked before the connection is discarded.
-        may_retry = error is not None and slot.may_retry(error, is_from_commit=is_from_commit)
+        may_retry = error is not None and slot.may_retry(error, is_of_begin_or_commit=is_of_begin_or_commit)
         failure = yield from self._cache.release(owner, slot, error, is_read_only=self._read_only)
         self.failure = failure if may_retry else Failure.OTHER
 

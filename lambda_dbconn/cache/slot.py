@@ -416,14 +416,15 @@ class Slot(Generic[C]):
                 return Failure.OTHER
         return failure
 
-    def may_retry(self, error: BaseException, *, is_from_commit: bool) -> bool:
+    def may_retry(self, error: BaseException, *, is_of_begin_or_commit: bool) -> bool:
         """Say whether nothing of a transaction that ended so can have been committed, and there is time left.
 
-        An error of `commit` says so itself: it is a `CommitUnknownError` where COMMIT may have taken effect.
+        After a failed BEGIN there is nothing to be committed, and an error of COMMIT is a `CommitUnknownError` where it
+        may have taken effect.
         """
         if isinstance(error, (CommitUnknownError, DeadlineExceededError)) or self.is_empty or self.cutoff.has_cut:
             return False
-        return is_from_commit or not self._shared.driver.has_left_transaction(self.connection)
+        return is_of_begin_or_commit or not self._shared.driver.has_left_transaction(self.connection)
 
     def _state(self, limit_s: float) -> SessionState:
         """Return the session's state; raises nothing."""
