@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CONTEXT_S = 60.0
-OFTEN = 0.8  # how many of the timers run out within the usual time of a loan, and not of connecting
+OFTEN = 0.9  # how many of the timers run out within the usual time of a loan, and not of connecting
 LONGEST = 8.0  # usual times, of the others
+ERRORS = 10  # each such interrupt is an ordinary error: while connecting it is one more attempt, after a pause
 IN_A_ROW = 0.3  # how many interrupted loans are followed by one that is to be interrupted, too
 
 
@@ -60,7 +61,7 @@ class Storm:
         if self._is_armed:
             self._is_armed = False
             self.counts["interrupts"] += 1
-            raise (Struck if self.counts["interrupts"] % 2 else StruckError)
+            raise (StruckError if self.counts["interrupts"] % ERRORS == 0 else Struck)
 
     # --- loans
 
