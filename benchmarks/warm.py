@@ -1,4 +1,7 @@
-"""A warm borrow with `select 1`, against the same query on a bare global connection.
+"""What a warm loan with `select 1` takes, against the query on a bare global connection: apart, and ten in a row.
+
+With `DB_RESET=always` the answer to a reset is read at the next acquire. Loans that are a millisecond or more apart,
+as invocations are, do not wait for it. Those of a batch do, which follow each other within one invocation.
 
 A database never runs on the function's core, so the server has one of its own here, and neither core sleeps between
 two queries: to wake one up takes longer than what is measured. What shares one core finds its caches used by the
@@ -7,6 +10,7 @@ other each time; that is measured as well.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import random
@@ -18,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lambda_dbconn
 from benchmarks.subjects import bare_connection, running
 from lambda_dbconn import ConnectionManager, Settings
 from lambda_dbconn.testing.relay import FaultRelay
@@ -28,9 +33,12 @@ if TYPE_CHECKING:
 
     from awslambdaric.lambda_context import LambdaContext
 
-TARGET_US = 6.0
-DEADLINE_TARGET_US = 3.0
-PROCESSES = 27  # where each has its objects in memory is worth 2 µs either way
+RESETS = ("always", "wait", "never")
+BUDGETS = {"postgresql": {"always": 1.25, "never": 1.15}, "mysql": {"always": 1.60, "never": 1.15}}
+PROCESSES = 9  # where each has its objects in memory is worth 2 µs either way
+BATCH = 10
+PAUSE_S = 0.001
+DELAY_S = 0.02  # of each way, where it is counted what is waited for
 
 
 def invocation() -> LambdaContext:
@@ -42,92 +50,69 @@ def invocation() -> LambdaContext:
 
 
 def measure(engine: str) -> str:
-    """Return the results for an engine: with a core for the server, if there are two, and with one for both.
-
-    The first is measured without TLS, too: the query is quicker, and what it leaves of the caches is more.
-    """
+    """Return the results for an engine: with a core for the server, if there are two, and with one for both."""
     lines: list[str] = []
     for name, client_core, server_core in _placements():
         with on_core(server_core), running(engine) as (_, environ), awake():
             if not lines:
-                lines.append(f"{engine:<11}round trips for one statement: {_round_trips(environ)}")
-                lines.append(f"{engine:<11}{name}, no TLS: {_times(_plain(environ), client_core)}")
-            lines.append(f"{engine:<11}{name}: {_times(environ, client_core)}")
+                lines += _round_trips(engine, environ)
+            lines += _times(engine, environ, client_core, name)
     return "\n".join(lines)
 
 
-def _plain(environ: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environ.items() if name != "DB_SSLROOTCERT"} | {"DB_SSLMODE": "disable"}
-
-
-def _times(environ: Mapping[str, str], core: int | None) -> str:
-    """Return the medians of several processes in µs, and where the middle half of them is for a deadline."""
+def _times(engine: str, environ: Mapping[str, str], core: int | None, placement: str) -> list[str]:
+    """Return for each way of having loans the medians of several processes, and ratios to the bare driver."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
-        each = pool.map(partial(_differences, environ, core), range(PROCESSES), chunksize=1)
-    columns = list(zip(*each, strict=True))
-    bare, added, deadline, mere, mere_deadline = (statistics.median(column) for column in columns)
-    lower, _, upper = statistics.quantiles(columns[2], n=4)
-    return (
-        f"bare {bare:.1f} µs   added {added:.1f} µs (target {TARGET_US:g}), ratio {1 + added / bare:.3f}   "
-        f"with a deadline {deadline:.1f} µs more (target {DEADLINE_TARGET_US:g}; half of the "
-        f"processes {lower:.1f} to {upper:.1f}), ratio {1 + (added + deadline) / bare:.3f}   "
-        f"borrow without a query {mere:.1f} µs, with a deadline {mere_deadline:.1f} more"
-    )
+        each = pool.map(partial(_one_process, environ, core), range(PROCESSES), chunksize=1)
+    lines = []
+    for way in each[0]:
+        bare_us, *added_us = (statistics.median(column) for column in zip(*(one[way] for one in each), strict=True))
+        figures = []
+        for reset, more_us in zip(RESETS, added_us, strict=True):
+            budget = BUDGETS[engine].get(reset) if way == "apart" else None
+            limit = f", budget {budget:.2f}" if budget else ""
+            figures.append(f"{reset} +{more_us:.1f} µs (ratio {1 + more_us / bare_us:.3f}{limit})")
+        lines.append(f"{engine:<11}{placement}, {way}: bare {bare_us:.1f} µs; {'; '.join(figures)}")
+    return lines
 
 
-def _differences(
-    environ: Mapping[str, str], core: int | None, _number: int, *, rounds: int = 20, per_round: int = 100
-) -> tuple[float, ...]:
-    """Return µs of a process: a bare query, what the library adds, a deadline's; a mere borrow, a deadline's.
+def _one_process(
+    environ: Mapping[str, str], core: int | None, _number: int, *, rounds: int = 30, per_round: int = 20
+) -> dict[str, tuple[float, ...]]:
+    """Return by way the µs of a bare query, and what the library adds to it with each `DB_RESET`.
 
     Short rounds of all ways follow each other, and the figure is the median of the differences within such a turn: a
     machine that is busy for a while is busy for all. Each turn has an order of its own: which way comes after which is
     worth up to 7 µs.
     """
     with on_core(core):
-        db: ConnectionManager[Any] = ConnectionManager(Settings.from_env(environ=environ))
         bare = bare_connection(environ)
+        managers = [ConnectionManager[Any](Settings.from_env(environ={**environ, "DB_RESET": kind})) for kind in RESETS]
         context = invocation()
 
-        def by_hand() -> None:
-            select_1(bare)
-
-        def by_library() -> None:
-            with db.connection() as connection:
-                select_1(connection)
-
-        def within_a_deadline() -> None:
+        def lend(db: ConnectionManager[Any]) -> None:
             with db.connection(context) as connection:
                 select_1(connection)
 
-        def without_query() -> None:
-            with db.connection():
-                pass
-
-        def without_query_within_a_deadline() -> None:
-            with db.connection(context):
-                pass
-
-        with_query = (by_hand, by_library, within_a_deadline)
-        turns = _turns(with_query, rounds, per_round)
-        mere = _turns((without_query, without_query_within_a_deadline), rounds, per_round)
+        with lambda_dbconn.invocation(context):
+            calls = [partial(select_1, bare), *(partial(lend, db) for db in managers)]
+            for call in calls:
+                round_us(call, 300)
+            apart = [partial(apart_us, call, per_round) for call in calls]
+            batch = [partial(batch_us, call, per_round // BATCH) for call in calls]
+            results = {"apart": _added(apart, rounds), f"{BATCH} in a row": _added(batch, rounds)}
         bare.close()
-        db.close()
-    return (
-        statistics.median(hand for hand, _, _ in turns),
-        statistics.median(library - hand for hand, library, _ in turns),
-        statistics.median(limited - library for _, library, limited in turns),
-        statistics.median(library for library, _ in mere),
-        statistics.median(limited - library for library, limited in mere),
-    )
+        for db in managers:
+            db.close()
+    return results
 
 
-def _turns(ways: Sequence[Callable[[], None]], rounds: int, per_round: int) -> list[list[float]]:
-    for way in ways:
-        round_us(way, 500)
-    calls = [partial(round_us, way, per_round) for way in ways]
-    return [turn(calls) for _ in range(rounds)]
+def _added(calls: Sequence[Callable[[], float]], rounds: int) -> tuple[float, ...]:
+    """Return the median of the first, and of what each other one adds to it."""
+    turns = [turn(calls) for _ in range(rounds)]
+    bare_us = statistics.median(first for first, *_ in turns)
+    return bare_us, *(statistics.median(one[place] - one[0] for one in turns) for place in range(1, len(calls)))
 
 
 def _placements() -> list[tuple[str, int | None, int | None]]:
@@ -194,16 +179,50 @@ def round_us(function: Callable[[], None], times: int) -> float:
     return (time.perf_counter() - start) / times * 1e6
 
 
-def _round_trips(environ: Mapping[str, str]) -> int:
-    """Count how often the client speaks and is answered in one warm borrow with one statement."""
-    with FaultRelay(target_host=environ["DB_HOST"], target_port=int(environ["DB_PORT"])) as relay:
-        settings = Settings.from_env(environ={**environ, "DB_PORT": str(relay.port)})
-        db: ConnectionManager[Any] = ConnectionManager(settings)
-        with db.connection() as connection:
-            select_1(connection)
-        relay.reset_counters()
-        with db.connection() as connection:
-            select_1(connection)
-        round_trips = relay.round_trips
-        db.close()
-        return round_trips
+def apart_us(function: Callable[[], None], times: int) -> float:
+    """Return what one time takes, if there is a pause before each; the pauses do not count."""
+    total_s = 0.0
+    for _ in range(times):
+        time.sleep(PAUSE_S)
+        start = time.perf_counter()
+        function()
+        total_s += time.perf_counter() - start
+    return total_s / times * 1e6
+
+
+def batch_us(function: Callable[[], None], times: int) -> float:
+    """Return what one time takes of several in a row, if there is a pause before each row."""
+    total_s = 0.0
+    for _ in range(times):
+        time.sleep(PAUSE_S)
+        total_s += round_us(function, BATCH) / 1e6
+    return total_s / times * 1e6
+
+
+def _round_trips(engine: str, environ: Mapping[str, str]) -> list[str]:
+    """Count how often the client speaks and is answered in a warm loan with one statement, and what it waits for.
+
+    What is waited for is what the loan takes, where each round trip takes twice `DELAY_S` and all else next to nothing.
+    """
+    lines = []
+    for reset in RESETS:
+        with FaultRelay(target_host=environ["DB_HOST"], target_port=int(environ["DB_PORT"])) as relay:
+            settings = Settings.from_env(environ={**environ, "DB_PORT": str(relay.port), "DB_RESET": reset})
+            db: ConnectionManager[Any] = ConnectionManager(settings)
+
+            def lend(db: ConnectionManager[Any] = db) -> None:
+                with db.connection() as connection:
+                    select_1(connection)
+
+            lend()
+            relay.delay(DELAY_S)
+            counts = []
+            for name, times in (("apart", 1), (f"{BATCH} in a row", BATCH)):
+                time.sleep(4 * DELAY_S)
+                relay.reset_counters()
+                waited = math.floor(round_us(lend, times) / 1e6 / (2 * DELAY_S) * 10) / 10
+                time.sleep(4 * DELAY_S)  # until the answer to the last reset is here
+                counts.append(f"{name} {relay.round_trips / times:g}, of which {waited:g} are waited for")
+            db.close()
+        lines.append(f"{engine:<11}round trips for a loan with one statement, {reset}: {'; '.join(counts)}")
+    return lines

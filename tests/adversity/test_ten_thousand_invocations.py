@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pymysql
 import pytest
+from pymysql.cursors import SSCursor
 
 from lambda_dbconn import CommitUnknownError, TransactionLeftOpenError
 from lambda_dbconn.testing.certificates import Certificates
@@ -63,18 +65,55 @@ KEY_REPLACEMENTS, ROTATION_STEPS = 24, 64
 REFUSALS_OF_A_KIND = STRIKES_OF_A_KIND = 12
 
 # How often a handler of each kind is invoked when nothing in particular is to happen, in parts of a hundred.
-HANDLERS = {"insert": 45, "insert_two": 25, "read": 20, "fail": 4, "fail_in_transaction": 3, "leave_open": 3}
-STRIKES = ("lose_answer", "lose_statement", "lose_answer_to_commit", "lose_commit", "lose_database")
+HANDLERS = {
+    "insert": 40,
+    "insert_two": 22,
+    "read": 16,
+    "fail": 4,
+    "fail_in_transaction": 3,
+    "leave_open": 3,
+    "fail_in_routine": 4,
+    "leave_unread": 3,
+    "send_values": 5,
+}
+STRIKES = ("lose_answer", "lose_statement", "lose_answer_to_commit", "lose_commit", "lose_database", "interrupt")
 ERRORS = {
     "fail": OwnError,
     "fail_in_transaction": OwnError,
     "leave_open": TransactionLeftOpenError,
+    "fail_in_routine": DRIVER_ERRORS,
+    "interrupt": OwnError,
     "lose_answer": DRIVER_ERRORS,
     "lose_statement": DRIVER_ERRORS,
     "lose_answer_to_commit": CommitUnknownError,
     "lose_commit": CommitUnknownError,
     "lose_database": DRIVER_ERRORS,
 }
+
+# What a routine does that fails, by engine: in MySQL it leaves a transaction open, and its caller none the wiser.
+ROUTINE = f"failing_{TABLE}"
+MAKE_ROUTINE = {
+    "postgresql": f"CREATE FUNCTION {ROUTINE}(number int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN "
+    f"INSERT INTO {TABLE} VALUES (number, 1); PERFORM set_config('work_mem', '1MB', true); RAISE 'refused'; END $$",
+    "mysql": f"CREATE PROCEDURE {ROUTINE}(number int) SQL SECURITY INVOKER BEGIN START TRANSACTION; "
+    f"INSERT INTO {TABLE} VALUES (number, 1); SIGNAL SQLSTATE '45000' SET message_text = 'refused'; COMMIT; END",
+}
+CALL_ROUTINE = {"postgresql": f"SELECT {ROUTINE}(%d)", "mysql": f"CALL {ROUTINE}(%d)"}
+SLEEP = {"postgresql": "SELECT pg_sleep(0.3)", "mysql": "SELECT SLEEP(0.3)"}
+INTERRUPT_AFTER_S = 0.03
+VALUES = (
+    "'; SET @a = 1; -- ",
+    "/*! SET @b = 1 */ /* LISTEN x",
+    "x', true), set_config('work_mem', '1MB', false), ('",
+    "\\'; LOCK TABLES x READ; # \\",
+    '$$; DECLARE c CURSOR WITH HOLD FOR SELECT 1; $$ U&"\\0061" `',
+    "GET_LOCK('x', 0) INTO @c; CREATE TEMPORARY TABLE t (i int)",
+)
+
+
+def interrupt(*_: object) -> None:
+    """Be the handler of SIGALRM: the handler's own limit of time."""
+    raise OwnError
 
 
 class Function:
@@ -96,6 +135,8 @@ class Function:
         self.may_be_sent: set[str] = set()
         self.outcomes: Counter[str] = Counter()
         self._last = 0
+        self._late: list[Any] = []  # rows that nobody has read, and that are given up in a later invocation
+        self._engine = life.server.engine
 
     @property
     def _db(self) -> ConnectionManager[Any]:
@@ -167,6 +208,32 @@ class Function:
             self._send(conn, "BEGIN")
             self._write(conn, number, 1)
 
+    def fail_in_routine(self, number: int, context: FakeContext) -> None:
+        with self._db.connection(context) as conn:
+            sql = CALL_ROUTINE[self._engine] % number
+            self.sent.add(sql)
+            self._send(conn, sql)
+
+    def send_values(self, number: int, context: FakeContext) -> None:
+        values = [f"{number} {value}" for value in VALUES]
+        with self._db.connection(context) as conn:
+            columns = ", ".join(["CAST(%s AS char(250))"] * len(values))
+            (row,) = self._send(conn, f"SELECT {columns}", values).fetchall()
+        assert [text.rstrip() for text in row] == [value.rstrip() for value in values]
+
+    def leave_unread(self, number: int, context: FakeContext) -> None:
+        with self._db.connection(context) as conn:
+            self._send(conn, f"SELECT {number}")
+            sql = " UNION ALL ".join(f"SELECT {number + each}" for each in range(20))
+            if self._engine == "postgresql":
+                rows = conn.cursor().stream(sql)
+            else:
+                rows = conn.cursor(SSCursor)
+                rows.execute(sql)
+            assert next(iter(rows)) == (number,)
+            self._late.append(rows)
+        self._life.is_connected = self._engine == "mysql"  # few rows are read to their end there
+
     # --- strikes while a statement is under way: the user's error, whether or not the server got it
 
     def lose_answer(self, number: int, context: FakeContext) -> None:
@@ -215,6 +282,16 @@ class Function:
 
         handler(number, context)
 
+    def interrupt(self, number: int, context: FakeContext) -> None:
+        @self._db.with_connection
+        def handler(event: int, context: FakeContext, conn: Any) -> None:
+            self._write(conn, number, 1)
+            self._keep(number, 1)
+            signal.setitimer(signal.ITIMER_REAL, INTERRUPT_AFTER_S)
+            self._send(conn, SLEEP[self._engine])
+
+        handler(number, context)
+
     def _cut(self, **where: int) -> None:
         self._life.relay.cut_after(ending=self._life.chance.choice(["fin", "rst"]), **where)
 
@@ -222,10 +299,13 @@ class Function:
         self.sent.add(statement(number, part))
         self._send(conn, statement(number, part))
 
-    def _send(self, conn: Any, sql: str) -> Any:
+    def _send(self, conn: Any, sql: str, values: list[str] | None = None) -> Any:
         self._life.is_connected, self._life.fileno = True, conn.fileno()
+        while self._late:
+            with suppress(*DRIVER_ERRORS):
+                self._late.pop().close()
         cursor = conn.cursor()
-        cursor.execute(sql)
+        cursor.execute(sql, values)
         return cursor
 
     def _keep(self, number: int, *parts: int) -> None:
@@ -344,6 +424,9 @@ def life(
     own_server.execute(f"CREATE TABLE {TABLE} (invocation int, part int)")
     own_server.execute(f"CREATE INDEX by_invocation ON {TABLE} (invocation)")
     own_server.execute(f"GRANT SELECT, INSERT ON {TABLE} TO {own_server.user}")
+    own_server.execute(MAKE_ROUTINE[own_server.engine])
+    if own_server.engine == "mysql":
+        own_server.execute(f"GRANT EXECUTE ON {own_server.database}.* TO {own_server.user}")
     clock = EventfulClock()
     with (
         LocalRdsProxy(
@@ -368,6 +451,7 @@ def life(
             "DB_PORT": str(relay.port),
             "DB_NAME": own_server.database,
             "DB_SSLROOTCERT": str(proxy_certificates.ca_path),
+            "DB_SIGNING_HOST": PROXY,  # that it is RDS Proxy
         }
         if request.param == "secret":
             variables |= secrets_manager.environment()
@@ -382,8 +466,12 @@ def life(
             access=access,
             reads=ReadsOfSecrets(environ),
         )
-        with closing(life):
-            yield life
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            with closing(life):
+                yield life
+        finally:
+            signal.signal(signal.SIGALRM, before)
 
 
 def test_no_invocation_fails_that_should_not_and_no_statement_is_sent_twice(life: Life) -> None:

@@ -291,6 +291,8 @@ class SecretAccess(Rotation):
         super()._set_password(user, password)
         name = user if self._server.engine == "postgresql" else f"{user}@'%'"
         self._server.execute(f"GRANT SELECT, INSERT ON {self._table} TO {name}")
+        if self._server.engine == "mysql":  # PostgreSQL lets everybody call functions
+            self._server.execute(f"GRANT EXECUTE ON {self._server.database}.* TO {name}")
         self._right[user] = password
         self._proxy.set_secret(user, password)
 

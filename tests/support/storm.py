@@ -28,9 +28,12 @@ from tests.support.struck_loans import DRIVER_ERRORS, MYSQL, POSTGRESQL, comes_f
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lambda_dbconn.clock import Clock
+
 CONTEXT_S = 60.0
-OFTEN = 0.8  # how many of the timers run out within the usual time of a loan, and not of connecting
+OFTEN = 0.9  # how many of the timers run out within the usual time of a loan, and not of connecting
 LONGEST = 8.0  # usual times, of the others
+ERRORS = 10  # each such interrupt is an ordinary error: while connecting it is one more attempt, after a pause
 IN_A_ROW = 0.3  # how many interrupted loans are followed by one that is to be interrupted, too
 
 
@@ -41,13 +44,20 @@ class WrongAnswerError(AssertionError):
 class Storm:
     """Loans of one manager, and the timer.
 
+    Args:
+        seed: Of all that is drawn.
+        clock: The manager's, instead of the system's.
+
     Attributes:
         counts: What happened.
+        errors: Of the drivers.
     """
 
-    def __init__(self, seed: int) -> None:
+    errors = DRIVER_ERRORS
+
+    def __init__(self, seed: int, clock: Clock | None = None) -> None:
         self.counts: Counter[str] = Counter()
-        self._db: ConnectionManager[Any] = ConnectionManager(Settings.from_env())
+        self._db: ConnectionManager[Any] = ConnectionManager(Settings.from_env(), clock=clock)
         self._is_postgresql = self._db.settings.engine == "postgresql"
         self._sql = POSTGRESQL if self._is_postgresql else MYSQL
         self._chance = random.Random(seed)
@@ -60,7 +70,7 @@ class Storm:
         if self._is_armed:
             self._is_armed = False
             self.counts["interrupts"] += 1
-            raise (Struck if self.counts["interrupts"] % 2 else StruckError)
+            raise (StruckError if self.counts["interrupts"] % ERRORS == 0 else Struck)
 
     # --- loans
 
