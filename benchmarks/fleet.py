@@ -39,6 +39,7 @@ WAYS = (  # to go through the proxy: with or without a SET in the handler, and D
     ("pinned, and kept", True, "never"),
     ("pinned, and dropped", True, "always"),
 )
+_frozen: list[ConnectionManager[Any]] = []  # an environment keeps its connection after its last invocation
 _PROXY = "local.proxy-cexample0000.us-east-1.rds.amazonaws.com"
 _PINS = {"postgresql": "SET statement_timeout = '5s'", "mysql": "SET SESSION max_heap_table_size = 16777216"}
 
@@ -176,6 +177,7 @@ def _work_in_process(title: str, environ: dict[str, str], plan: Plan, environmen
     outcome = Outcome(title=title)
     settings = Settings.from_env(environ=environ)
     managers: list[ConnectionManager[Any]] = [ConnectionManager(settings) for _ in range(environments)]
+    _frozen.extend(managers)
     threads = max(1, plan.at_once // _PROCESSES)
     handle = _handler(_PINS[settings.engine] if pins else None)
 
