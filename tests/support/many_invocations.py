@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import lambda_dbconn
 from tests.support.database import ShiftedClock, fetch
-from tests.support.storm import Storm, descriptors
+from tests.support.storm import Storm, held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,19 +71,19 @@ class Function(Storm):
             if number % 10 == 0:
                 self._tried(self.innocent, None)
             if number % (invocations // SAMPLES) == 0:
-                samples.append(self.held())
+                samples.append(self.sample())
         self._db.close()
         return samples
 
-    def held(self) -> dict[str, int]:
+    def sample(self) -> dict[str, int]:
         """Count what this process holds, and how many sessions it has."""
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         stats = self._db.stats()
         return {
             "memory KiB": pages * os.sysconf("SC_PAGE_SIZE") // 1024,
-            "descriptors": descriptors(),
-            "threads": threading.active_count(),
+            "descriptors": held("fd"),
+            "threads": held("task"),
             "objects": len(gc.get_objects()),
             "lent": stats.lent_now,
             "open": stats.open_now,

@@ -11,7 +11,6 @@ import logging
 import random
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -137,7 +136,7 @@ class Storm:
         """Go on until that many loans were interrupted."""
         loans = (self.ask, self.ask_without_limit, self.ask_twice, self.leave, self.fail, self.stream)
         usual_s = {loan: self._usual_s(loan) for loan in loans}
-        self._descriptors = descriptors()
+        self._descriptors, self._threads = held("fd"), held("task")
         while self.counts["interrupts"] < interrupts:
             loan = self._chance.choice(loans)
             longest = 1.3 if self._chance.random() < OFTEN else LONGEST
@@ -145,8 +144,8 @@ class Storm:
             if self._chance.random() >= IN_A_ROW:
                 self._tried(self.innocent, None)
         self._tried(self.innocent, None)
-        self.counts["descriptors more"] = descriptors() - self._descriptors
-        self.counts["threads more"] = threading.active_count() - 1
+        self.counts["descriptors more"] = held("fd") - self._descriptors
+        self.counts["threads more"] = held("task") - self._threads
         self.counts["slots lost"] = self._db.stats().lent_now
         self._db.close()
 
@@ -189,9 +188,9 @@ def check(is_right: bool) -> None:
         raise WrongAnswerError
 
 
-def descriptors() -> int:
-    """Count this process's open file descriptors."""
-    folder = Path("/proc/self/fd")
+def held(what: str) -> int:
+    """Count this process's open file descriptors (`fd`) or threads (`task`), also those that `threading` has lost."""
+    folder = Path("/proc/self", what)
     return len(list(folder.iterdir())) if folder.exists() else 0
 
 
