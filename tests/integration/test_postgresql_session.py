@@ -429,7 +429,7 @@ DIRT = [
     "SET default_transaction_read_only = on",
     "SET search_path = hostile, public, pg_catalog",
     "SET ROLE app_role",
-    "SET statement_timeout = '1ms'",
+    "SET statement_timeout = '7min'",
 ]
 
 
