@@ -50,6 +50,8 @@ class invocation:  # noqa: N801 - used like a function, as those of contextlib
         self._token: Token[InvocationContext | None] | None = None
 
     def __enter__(self) -> None:
+        if self._token is not None:
+            raise ConfigurationError("this invocation block has been entered already; accepted: a new one each time")
         self._token = _invocation.set(self._context)
 
     def __exit__(

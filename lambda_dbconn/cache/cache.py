@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 
 _FIRST_PAUSE_S = 0.001
-_LONGEST_PAUSE_S = 0.01
+_LONGEST_PAUSE_S = 0.005
 
 
 class ConnectionCache(Generic[C]):
@@ -47,6 +47,7 @@ class ConnectionCache(Generic[C]):
     def _make_slots(self) -> None:
         self._slots = tuple(Slot(self._shared) for _ in range(self._shared.settings.max_connections))
         self._owners: dict[Slot[C], Owner] = {}
+        self._waiting: list[Owner] = []  # in the order of coming
 
     # --- acquire and release
 
@@ -66,6 +67,7 @@ class ConnectionCache(Generic[C]):
         if slot is None:
             slot = yield from self._wait_for_slot(owner, deadline)
         opened = slot.opened
+        slot.outer_error = owner.outer_error
         yield from slot.prepare(deadline)
         if self._is_timed:
             owner.acquired_at = self._monotonic()
@@ -83,6 +85,8 @@ class ConnectionCache(Generic[C]):
             for slot in self._slots:
                 if self._inherit(slot, owner):
                     return slot
+        if not self._is_next(owner):
+            return None
         for is_empty in (False, True):  # a slot is filled only when those with a connection are in use
             for slot in self._slots:
                 if slot.is_empty is is_empty and self._owners.setdefault(slot, owner) is owner:
@@ -109,19 +113,35 @@ class ConnectionCache(Generic[C]):
         slot.take_over(may_close=before.is_same_actor(owner) or before.is_actor_gone())
         return True
 
+    def _is_next(self, owner: Owner) -> bool:
+        """Say whether no other owner has waited longer."""
+        for first in list(self._waiting):
+            if first is owner:
+                return True
+            if not first.may_lose_it_to(owner):
+                return False
+            if first in self._waiting:  # an exception has struck before it could leave the line
+                self._waiting.remove(first)
+        return True
+
     def _wait_for_slot(self, owner: Owner, deadline: Deadline) -> Steps[Slot[C]]:
         """Wait until a slot becomes free: until the deadline, at most `connect_timeout_s`."""
         where, settings = self._shared.address, self._shared.settings
         left_s = deadline.cap_s(settings.connect_timeout_s, doing=f"a free connection to {where}")
         pause_s = _FIRST_PAUSE_S
-        while (left_s := min(left_s, deadline.remaining_s())) > 0:
-            pause_s = min(pause_s, left_s)
-            yield partial(self._shared.sleep, pause_s)
-            left_s -= pause_s
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            slot = self._claim(owner)
-            if slot is not None:
-                return slot
+        self._waiting.append(owner)  # whoever releases a slot and asks again comes after this one
+        try:
+            while (left_s := min(left_s, deadline.remaining_s())) > 0:
+                pause_s = min(pause_s, left_s)
+                yield partial(self._shared.sleep, pause_s)
+                left_s -= pause_s
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                slot = self._claim(owner)
+                if slot is not None:
+                    return slot
+        finally:
+            if owner in self._waiting:
+                self._waiting.remove(owner)
         raise ConnectionInUseError(
             f"no free connection to {where}: the limit is {len(self._slots)} "
             f"({settings.variable('max_connections')}), and none was released in time",

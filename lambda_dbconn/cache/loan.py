@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from lambda_dbconn.cache.owner import Owner, current_thread_token
 from lambda_dbconn.drivers import Failure
 from lambda_dbconn.errors import ConnectionInUseError
@@ -46,12 +48,15 @@ class BaseLoan(Generic[C]):
                 "this block has been entered already",
                 remedy="Call connection() or transaction() anew for each `with` statement.",
             )
+        outer = sys.exception()
+        owner.outer_error = 0 if outer is None else id(outer)
+        del outer
         try:
             self._slot = yield from self._cache.acquire(owner, deadline)
             try:
                 yield from self._begin(deadline)
             except Exception as error:
-                yield from self._release(owner, error, is_of_begin_or_commit=True)
+                yield from self._release(owner, error, may_be_committed=False)
                 raise
             return self._slot.connection  # noqa: TRY300 - in the `try`: an exception may strike here, too
         except BaseException:
@@ -63,13 +68,15 @@ class BaseLoan(Generic[C]):
         if owner is None:
             return
         try:
+            # Asked before COMMIT is sent, which ends the transaction itself, and before the connection is discarded.
+            may_be_committed = self._slot.may_be_committed()
             if error is None:
                 try:
                     yield from self._commit(owner)
                 except Exception as failed:
-                    yield from self._release(owner, failed, is_of_begin_or_commit=True)
+                    yield from self._release(owner, failed, may_be_committed=may_be_committed)
                     raise
-            yield from self._release(owner, error)
+            yield from self._release(owner, error, may_be_committed=may_be_committed)
         finally:
             self._abandon()
 
@@ -83,12 +90,9 @@ class BaseLoan(Generic[C]):
         return
         yield
 
-    def _release(
-        self, owner: Owner, error: BaseException | None, *, is_of_begin_or_commit: bool = False
-    ) -> Steps[None]:
+    def _release(self, owner: Owner, error: BaseException | None, *, may_be_committed: bool) -> Steps[None]:
         slot = self._slot
-        # Asked before the connection is discarded.
-        may_retry = error is not None and slot.may_retry(error, is_of_begin_or_commit=is_of_begin_or_commit)
+        may_retry = error is not None and not may_be_committed and slot.may_retry(error)
         failure = yield from self._cache.release(owner, slot, error, is_read_only=self._read_only)
         self.failure = failure if may_retry else Failure.OTHER
 

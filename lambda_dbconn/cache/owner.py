@@ -46,10 +46,11 @@ class Owner:
     Attributes:
         request_id: As given.
         asked_at, acquired_at: By the monotonic clock, when an observer wants to know.
+        outer_error: The identity of the exception that is being handled when the block is entered, or 0.
         outcome: `reused`, `opened` or `failed`.
     """
 
-    __slots__ = ("_actor", "_heirs", "_loan", "acquired_at", "asked_at", "outcome", "request_id")
+    __slots__ = ("_actor", "_heirs", "_loan", "acquired_at", "asked_at", "outcome", "outer_error", "request_id")
 
     def __init__(self, loan: object, actor: Actor, request_id: str) -> None:
         self._loan = ref(loan)
@@ -58,6 +59,7 @@ class Owner:
         self.request_id = request_id
         self.asked_at = self.acquired_at = 0.0
         self.outcome = "failed"
+        self.outer_error = 0
 
     @property
     def kind(self) -> str:

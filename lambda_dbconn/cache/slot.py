@@ -118,6 +118,7 @@ class Slot(Generic[C]):
         is_at_rest: Whether the connection waits for the next acquire in a state that is known. An exception anywhere
             between `prepare` and the end of `settle` leaves it False, and the connection is discarded.
         has_pinned: A statement of this use pins the session behind RDS Proxy.
+        outer_error: The identity of the exception that was being handled when the block was entered: none of its own.
         owes_reset: A reset was sent, and its answer has not been read.
         evict_reason: Why the connection must be closed when it comes back: `closed`, `deadline` or `pinned`.
         replaced: How the last connection was discarded, until the next one takes its place.
@@ -142,6 +143,7 @@ class Slot(Generic[C]):
         "is_at_rest",
         "limits",
         "opened",
+        "outer_error",
         "owes_reset",
         "replaced",
         "uses",
@@ -154,7 +156,7 @@ class Slot(Generic[C]):
 
     def __init__(self, shared: Resources[C]) -> None:
         self._shared = shared
-        self.uses = self.opened = 0
+        self.uses = self.opened = self.outer_error = 0
         self.replaced: ConnectionReplaced | None = None
         self.empty()
 
@@ -346,7 +348,7 @@ class Slot(Generic[C]):
         """Return what an error means that was raised in a block, and which one in its chain says so."""
         cause: BaseException | None = error
         for _ in range(10):  # chains are short; a circular one must not hold us
-            if cause is None:
+            if cause is None or id(cause) == self.outer_error:
                 break
             try:
                 found = self._shared.driver.failure(self.connection, cause)
@@ -356,7 +358,7 @@ class Slot(Generic[C]):
                 self._shared.connector.refuse()  # the next connection needs other credentials
             if found is not Failure.OTHER:
                 return found, cause
-            cause = cause.__cause__ or cause.__context__
+            cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
         return Failure.OTHER, error
 
     # --- release
@@ -416,15 +418,14 @@ class Slot(Generic[C]):
                 return Failure.OTHER
         return failure
 
-    def may_retry(self, error: BaseException, *, is_of_begin_or_commit: bool) -> bool:
-        """Say whether nothing of a transaction that ended so can have been committed, and there is time left.
+    def may_be_committed(self) -> bool:
+        """Say whether something of the transaction that `begin` began may have been committed already."""
+        return not self.is_empty and self._shared.driver.has_left_transaction(self.connection)
 
-        After a failed BEGIN there is nothing to be committed, and an error of COMMIT is a `CommitUnknownError` where it
-        may have taken effect.
-        """
-        if isinstance(error, (CommitUnknownError, DeadlineExceededError)) or self.is_empty or self.cutoff.has_cut:
-            return False
-        return is_of_begin_or_commit or not self._shared.driver.has_left_transaction(self.connection)
+    def may_retry(self, error: BaseException) -> bool:
+        """Say whether another attempt is possible after this error: COMMIT took no effect, and there is time left."""
+        is_final = isinstance(error, (CommitUnknownError, DeadlineExceededError))
+        return not (is_final or self.is_empty or self.cutoff.has_cut)
 
     def _state(self, limit_s: float) -> SessionState:
         """Return the session's state; raises nothing."""

@@ -13,7 +13,13 @@ import psycopg
 from psycopg import pq, waiting
 
 from lambda_dbconn.deadline import UNLIMITED_S
-from lambda_dbconn.drivers.postgresql import PostgresqlSessions, aborted, begin_statement, exchange
+from lambda_dbconn.drivers.postgresql import (
+    PostgresqlSessions,
+    aborted,
+    begin_statement,
+    exchange,
+    refuse_commit_in_use,
+)
 from lambda_dbconn.drivers.postgresql_connection import (
     ROLLBACK_AND_BEGIN,
     WAKE_UP_S,
@@ -63,6 +69,7 @@ class AsyncConnection(Block, _Base):
         self.cutoff = self.interrupt = self.look = self._loop = None
         self.has_sent = self.is_reply_owed = self.has_unseen = False
         self.is_in_block = self.is_rolled_back = self.has_left_block = False
+        self.last_query = ""
         super().__init__(*arguments, **options)
 
     @property
@@ -102,7 +109,7 @@ class AsyncConnection(Block, _Base):
         """
         cutoff = self.cutoff
         if self.is_in_block:
-            self._note_end()
+            self._note(gen)
         if cutoff is not None and cutoff.ends_at < UNLIMITED_S:
             left_s = cutoff.left_s()
             if left_s <= 0.0:
@@ -157,6 +164,7 @@ class AsyncPostgresqlDriver(PostgresqlSessions[AsyncConnection]):
 
     async def commit(self, connection: AsyncConnection) -> None:
         """Commit, unless the transaction has failed."""
+        refuse_commit_in_use(connection)
         error = aborted(connection)
         connection.is_in_block = False
         if error is not None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import sys
 import time
 from contextlib import suppress
@@ -31,6 +32,7 @@ from lambda_dbconn.drivers import (
     connect_error,
     mysql_session,
 )
+from lambda_dbconn.drivers.commits import may_commit
 from lambda_dbconn.drivers.mysql_connection import Connection, WatchedConnection
 from lambda_dbconn.drivers.mysql_socket import Socket, TlsContext
 from lambda_dbconn.errors import (
@@ -57,6 +59,11 @@ _PLUGIN_CANNOT_LOAD = 2059
 _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 _IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 _CLEAN = SessionState.CLEAN
+# What PyMySQL cannot read it meets with ValueError, IndexError and the like; a signal handler's exception passes.
+_CANNOT_CONNECT = (
+    *(pymysql.Error, OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(AssertionError, ArithmeticError, struct.error),
+)
 
 _READ_ONLY_TRANSACTION = 1792
 _IN_READ_ONLY_TRANSACTION = 0x2000  # of the server status; PyMySQL 1.2.4 has no name for it
@@ -109,7 +116,7 @@ class MysqlDriver:
             sock = _tcp(address, settings.port, limit_s)
             sock.keep(Limit(time.monotonic, ends_at))
             connection.connect(sock)
-        except Exception as exc:  # noqa: BLE001 - what PyMySQL cannot read it meets with ValueError, IndexError…
+        except _CANNOT_CONNECT as exc:
             if time.monotonic() >= ends_at:
                 error: LambdaDbConnError = ConnectTimeoutError(f"no login at {where} within {limit_s:.2f} s")
             else:
@@ -204,11 +211,9 @@ class MysqlDriver:
         `commit`, `rollback` and `state`. Not seen are a COMMIT AND CHAIN, and a COMMIT that a procedure follows with a
         new transaction before it sends a result.
         """
-        if connection.is_rolled_back:
-            return False
-        if connection.has_left_transaction:
+        if connection.has_left_transaction or connection.may_have_left:
             return True
-        return connection.status is None and mysql_session.may_commit(connection.last_query)
+        return connection.status is None and may_commit("mysql", connection.last_query)
 
     def commit(self, connection: Connection) -> None:
         """Commit; after an error that was caught, ask first whether the transaction is still there.
@@ -218,14 +223,14 @@ class MysqlDriver:
             DeadlineExceededError: The deadline has passed: nothing was sent.
         """
         connection.is_in_block = False
+        if not connection.has_left_transaction and connection.status is None and connection.is_at_rest:
+            connection.ping(reconnect=False)  # after an error: is the transaction still there?
+        if connection.has_left_transaction:
+            raise TransactionAbortedError(ENDED_INSIDE)
         if connection.is_rolled_back:
             with suppress(DeadlineExceededError):  # it is rolled back at release, then
                 connection.rollback()
             raise TransactionAbortedError("the transaction was rolled back: rollback() was called inside its block")
-        if connection.status is None and connection.is_at_rest:
-            connection.ping(reconnect=False)  # after an error: is the transaction still there?
-        if connection.has_left_transaction:
-            raise TransactionAbortedError(ENDED_INSIDE)
         connection.commit()
 
     def rollback(self, connection: Connection, *, timeout_s: float) -> None:
@@ -331,7 +336,7 @@ class MysqlDriver:
         if connection.has_choked:
             return Failure.OTHER
         if not connection.open:
-            return Failure.LOST
+            return Failure.OTHER if connection.is_closed_by_caller else Failure.LOST
         number = error.args[0] if isinstance(error, pymysql.Error) and error.args else None
         if number == _READ_ONLY_TRANSACTION and connection.server_status & _IN_READ_ONLY_TRANSACTION:
             return Failure.OTHER  # the caller's own choice

@@ -21,6 +21,7 @@ from pymysql.charset import charset_by_name
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
 from lambda_dbconn.deadline import Limit
+from lambda_dbconn.drivers.commits import may_commit
 from lambda_dbconn.drivers.mysql_result import Result, out_of_step
 from lambda_dbconn.errors import DeadlineExceededError
 from lambda_dbconn.light import TYPE_CHECKING
@@ -60,6 +61,7 @@ class Connection(_Base):
         has_left_transaction: Since `begin` the server said at least once that there is no transaction.
         is_in_block: It is inside the library's `transaction()`: `commit()` and `begin()` are refused.
         is_rolled_back: `rollback()` was called inside.
+        may_have_left: An error inside, after which the server may have committed what was before it.
         isolation: The session's own level, while another one is set.
         puts_isolation_back: Nothing else does so at the end of a loan.
         names: The character set and collation of its login; None until then.
@@ -70,6 +72,7 @@ class Connection(_Base):
     """
 
     _sock: Socket | None
+    _closed: bool
     _result: Any
     _next_seq_id: int
     cursorclass: Any
@@ -87,6 +90,7 @@ class Connection(_Base):
     has_sent = False
     last_query: str | bytes = b""
     has_left_transaction = False
+    may_have_left = False
     is_in_block = False
     is_rolled_back = False
     isolation: str | None = None
@@ -144,7 +148,7 @@ class Connection(_Base):
 
     def enter_block(self) -> None:
         """Note that BEGIN was answered."""
-        self.has_left_transaction = self.is_rolled_back = False
+        self.has_left_transaction = self.may_have_left = self.is_rolled_back = False
         self.is_in_block = True
 
     def begin(self) -> None:
@@ -163,8 +167,10 @@ class Connection(_Base):
             super().rollback()
             return
         self.is_rolled_back = True
+        had_left = self.has_left_transaction
         self._execute_command(COMMAND.COM_QUERY, "ROLLBACK AND CHAIN")  # what follows is not committed by itself
         self._read_ok_packet()
+        self.has_left_transaction = had_left  # by something else
 
     def _refuse_inside_block(self, method: str) -> None:
         if self.is_in_block:
@@ -226,6 +232,11 @@ class Connection(_Base):
     # --- what is sent, and whether its reply was read
 
     @property
+    def is_closed_by_caller(self) -> bool:
+        """Whether `close()` was called, rather than the connection lost."""
+        return bool(self._closed)
+
+    @property
     def has_unread(self) -> bool:
         """Whether rows or results of the last statement have not been read yet."""
         result = self._result
@@ -244,6 +255,8 @@ class Connection(_Base):
 
     def note_error(self, error: BaseException) -> None:
         """Note an error: the server's own ends a reply, and leaves the status unknown; another says nothing of it."""
+        if self.is_in_block and may_commit("mysql", self.last_query):
+            self.may_have_left = True  # also a statement that fails may have committed what was before it
         if self._sock is not None and getattr(error, "sqlstate", None) is not None:
             if (
                 error.args[0] == _NO_DATABASE_CONNECTION

@@ -33,14 +33,6 @@ _MEANT = {
     "database": (),
 }
 
-_COMMIT_NOTHING = frozenset(
-    (
-        *("select", "insert", "update", "delete", "replace", "with", "values", "table"),
-        *("do", "show", "explain", "describe", "desc", "savepoint", "release", "use"),
-    )
-)
-
-
 # --- reset
 
 
@@ -185,18 +177,6 @@ def _literal(connection: Connection, name: str, value: str) -> str:
 
 
 # --- transactions
-
-
-def may_commit(text: str | bytes) -> bool:
-    """Say whether a statement may commit what was done before it, as DDL does; on the safe side."""
-    from lambda_dbconn.pinning.scanner import MARK, tokens
-
-    if not isinstance(text, str):
-        text = text.decode("latin-1")
-    for kind, word, _ in tokens("mysql", text):
-        if kind != MARK or word != "(":
-            return word not in _COMMIT_NOTHING
-    return False
 
 
 def switch_autocommit_on(connection: Connection) -> None:

@@ -31,6 +31,7 @@ from lambda_dbconn.drivers import (
     libpq,
     psycopg_internals,
 )
+from lambda_dbconn.drivers.commits import may_commit
 from lambda_dbconn.drivers.postgresql_connection import Connection
 from lambda_dbconn.errors import ConnectTimeoutError, DeadlineExceededError, TransactionAbortedError
 from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
@@ -163,7 +164,9 @@ class PostgresqlSessions(Generic[C]):
 
         A transaction that was ended and followed by another in one message (`COMMIT AND CHAIN`) does not show.
         """
-        return connection.has_left_block or connection.pgconn.transaction_status == _IDLE
+        if connection.has_left_block or connection.pgconn.transaction_status == _IDLE:
+            return True
+        return bool(connection.closed) and may_commit("postgresql", connection.last_query)
 
     def has_sent(self, connection: C) -> bool:
         """Return whether anything of the user's was sent since login or the last `send_reset`. Never blocks."""
@@ -216,7 +219,7 @@ class PostgresqlSessions(Generic[C]):
     def failure(self, connection: C, error: BaseException) -> Failure:
         """Read the SQLSTATE; errors without one come from a connection that is gone."""
         if connection.closed:
-            return Failure.LOST
+            return Failure.LOST if connection.broken else Failure.OTHER  # the caller has closed it
         from lambda_dbconn.drivers.failures import failure_of  # the happy path does without
 
         found = failure_of("postgresql", getattr(error, "sqlstate", None), str(error))
@@ -243,6 +246,7 @@ class PostgresqlDriver(PostgresqlSessions[Connection]):
 
     def commit(self, connection: Connection) -> None:
         """Commit. PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, silently: not here."""
+        refuse_commit_in_use(connection)
         error = aborted(connection)
         connection.is_in_block = False
         if error is not None:
@@ -285,6 +289,20 @@ def begin_statement(*, read_only: bool, isolation: str | None) -> bytes:
     if read_only:
         words.append("READ ONLY")
     return " ".join(words).encode()
+
+
+def refuse_commit_in_use(connection: Connection | AsyncConnection) -> None:
+    """Raise if psycopg's lock may be held for ever, by a generator that still exists: COMMIT would wait for it.
+
+    Raises:
+        TransactionAbortedError: The transaction is not committed, and the connection is discarded.
+    """
+    if not connection.closed and psycopg_internals.is_in_use(connection):
+        raise TransactionAbortedError(
+            "the transaction was rolled back: its block ended inside a stream, COPY, pipeline or transaction() of "
+            "psycopg's",
+            remedy="Leave it, or read it to its end, before the block ends.",
+        )
 
 
 def aborted(connection: Connection | AsyncConnection) -> TransactionAbortedError | None:

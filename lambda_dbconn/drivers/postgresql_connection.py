@@ -97,22 +97,27 @@ class Block:
         is_in_block: Whether it is in one. Then its own `commit()` is refused, and its `rollback()` marks the block.
         is_rolled_back: Whether `rollback()` was called inside.
         has_left_block: Whether the server said before a statement that there is no transaction any more.
+        last_query: What the last statement inside was, as it was given to a cursor.
     """
 
     is_in_block: bool
     is_rolled_back: bool
     has_left_block: bool
+    last_query: Any
     pgconn: pq.abc.PGconn
 
     def enter_block(self) -> None:
         """Note that BEGIN was answered."""
         self.is_rolled_back = self.has_left_block = False
+        self.last_query = ""
         self.is_in_block = True
 
-    def _note_end(self) -> None:
-        """Note before a statement, inside a block, whether the transaction has been ended by the one before."""
+    def _note(self, gen: Any) -> None:
+        """Note before a statement, inside a block: whether the one before has ended the transaction, and its text."""
         if self.pgconn.transaction_status == _IDLE:
             self.has_left_block = True
+        frame = getattr(gen, "gi_frame", None)
+        self.last_query = frame.f_locals.get("query", "") if frame is not None else ""
 
     def _refuse_commit(self) -> None:
         """Raise inside a block.
@@ -129,6 +134,10 @@ class Block:
     def _rolls_back_block(self) -> bool:
         """Return whether `rollback()` is to begin the block's transaction anew, and mark the block."""
         status = self.pgconn.transaction_status
+        if self.is_in_block and self.pgconn.pipeline_status:
+            raise psycopg.ProgrammingError(
+                "rollback() is refused in a pipeline inside transaction() and run(): leave the pipeline first"
+            )
         if not self.is_in_block or status not in _IN_TRANSACTION or psycopg_internals.has_contexts(self):
             return False
         self.is_rolled_back = True
@@ -162,6 +171,7 @@ class Connection(Block, _Base):
         self.cutoff = self.look = None
         self.has_sent = self.is_reply_owed = self.has_unseen = False
         self.is_in_block = self.is_rolled_back = self.has_left_block = False
+        self.last_query = ""
         super().__init__(*arguments, **options)
 
     def commit(self) -> None:
@@ -189,7 +199,7 @@ class Connection(Block, _Base):
         """
         cutoff = self.cutoff
         if self.is_in_block:
-            self._note_end()
+            self._note(gen)
         if cutoff is None or cutoff.ends_at == UNLIMITED_S:
             self.has_sent = True
             if self.look is not None:

@@ -172,3 +172,120 @@ def test_savepoints_work_as_ever_inside_a_transaction(postgresql_database: Datab
             do(connection, undone)
             raise ZeroDivisionError
     assert [postgresql_database.count(kept), postgresql_database.count(undone)] == [1, 0]
+
+
+def fail_with(connection: Any, statement: str) -> None:
+    with pytest.raises((psycopg.Error, pymysql.Error)), connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def test_run_does_not_repeat_what_a_rollback_came_too_late_for(mysql_database: Database) -> None:
+    db, name, calls = mysql_database.manager(), deed(), []
+
+    def work(connection: Any) -> None:
+        calls.append(1)
+        do(connection, name)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(f"CREATE TABLE t{name} (i int)")
+                cursor.execute("SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found'")
+        except pymysql.Error:
+            connection.rollback()
+            raise
+
+    with pytest.raises(pymysql.OperationalError, match="Deadlock found"):
+        db.run(work)
+    assert (len(calls), mysql_database.count(name)) == (1, 1)
+
+
+@pytest.mark.parametrize("is_caught", [True, False])
+def test_run_does_not_repeat_after_a_statement_that_may_have_committed_and_failed(
+    mysql_database: Database, *, is_caught: bool
+) -> None:
+    db, name, calls = mysql_database.manager(), deed(), []
+
+    def work(connection: Any) -> None:
+        calls.append(1)
+        do(connection, name)
+        if is_caught:
+            fail_with(connection, "CREATE TABLE deeds (name int)")
+        else:
+            with connection.cursor() as cursor:
+                cursor.execute(f"CREATE TABLE t{name} (i int)")
+            fail_with(connection, "SELECT nothing")
+        mysql_database.relay.rst()
+        if is_caught:
+            do(connection, name)
+
+    with pytest.raises((pymysql.OperationalError, TransactionAbortedError)):
+        db.run(work)
+    assert (len(calls), mysql_database.count(name)) == (1, 1)
+
+
+def test_run_does_not_repeat_a_commit_of_the_callers_whose_answer_was_lost(postgresql_database: Database) -> None:
+    db, name, calls = postgresql_database.manager(), deed(), []
+
+    def work(connection: Any) -> None:
+        calls.append(1)
+        do(connection, name)
+        connection.execute("COMMIT; SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(psycopg.OperationalError):
+        db.run(work)
+    assert (len(calls), postgresql_database.count(name)) == (1, 1)
+
+
+def test_what_was_being_handled_before_the_block_is_no_error_of_the_block(database: Database) -> None:
+    db, calls = database.manager(), []
+    end = "SELECT pg_terminate_backend(pg_backend_pid())" if database.is_postgresql else "KILL CONNECTION_ID()"
+
+    def decline(_connection: Any) -> None:
+        calls.append(1)
+        raise ValueError("card declined")
+
+    try:
+        with db.transaction() as connection, connection.cursor() as cursor:
+            cursor.execute(end)
+    except (psycopg.Error, pymysql.Error):
+        with pytest.raises(ValueError, match="card declined"):
+            db.run(decline)
+    assert len(calls) == 1
+
+
+def test_a_connection_that_the_caller_has_closed_is_no_outage(database: Database) -> None:
+    db, calls = database.manager(), []
+
+    def work(connection: Any) -> None:
+        calls.append(1)
+        connection.close()
+        raise ValueError("mistaken")
+
+    with pytest.raises(ValueError, match="mistaken"):
+        db.run(work)
+    assert len(calls) == 1
+    with db.connection() as connection:
+        assert fetch(connection, "SELECT 1")[0][0] == 1
+
+
+def test_a_stream_that_is_kept_does_not_hold_the_end_of_its_block(postgresql_database: Database) -> None:
+    db, name, kept = postgresql_database.manager(), deed(), []
+    with pytest.raises(TransactionAbortedError, match="stream"), db.transaction() as connection:  # noqa: PT012
+        do(connection, name)
+        rows = connection.cursor().stream("SELECT generate_series(1, 100000)")
+        next(rows)
+        kept.append(rows)
+    assert postgresql_database.count(name) == 0
+    with db.transaction() as connection:
+        do(connection, name)
+    assert postgresql_database.count(name) == 1
+
+
+def test_a_rollback_in_a_pipeline_inside_a_block_is_refused_and_nothing_is_committed(
+    postgresql_database: Database,
+) -> None:
+    db, name = postgresql_database.manager(), deed()
+    refused = pytest.raises(psycopg.ProgrammingError, match="pipeline")
+    with refused, db.transaction() as connection, connection.pipeline():
+        do(connection, name)
+        connection.rollback()
+    assert postgresql_database.count(name) == 0

@@ -185,6 +185,31 @@ def test_another_thread_waits_until_a_connection_is_free(make: MakeManager) -> N
     thread.join(30)
 
 
+def test_whoever_waits_comes_before_a_thread_that_releases_and_asks_again(make: MakeManager) -> None:
+    from lambda_dbconn.clock import SystemClock
+
+    db = make(connect_timeout_s=30)
+    db._shared.sleep = SystemClock.sleep
+    is_over = threading.Event()
+    uses = 0
+
+    def hold_again_and_again() -> None:
+        nonlocal uses
+        while not is_over.is_set() and uses < 100_000:
+            with db.connection():
+                uses += 1
+                SystemClock.sleep(0.001)
+
+    thread = threading.Thread(target=hold_again_and_again)
+    thread.start()
+    try:
+        for _ in range(5):
+            assert use(db) == 1
+    finally:
+        is_over.set()
+        thread.join(30)
+
+
 def test_waiting_ends_with_the_deadline_and_without_one_with_the_connect_timeout(
     make: MakeManager, clock: FakeClock
 ) -> None:
@@ -236,6 +261,12 @@ def test_invocations_can_be_nested_and_take_a_context_only(db: Manager, clock: F
         with db.connection() as conn:
             assert conn.cutoff is not None
             assert conn.cutoff.left_s() == pytest.approx(59.5, abs=0.01)
+    block = lambda_dbconn.invocation(Invocation(clock, "twice"))
+    with block, pytest.raises(ConfigurationError, match="entered already"):
+        block.__enter__()
+    with db.connection() as conn:
+        assert conn.cutoff is not None
+        assert conn.cutoff.left_s() == float("inf")
     with pytest.raises(ConfigurationError, match="the argument context is 'float'"):
         lambda_dbconn.invocation(3.0)  # type: ignore[arg-type] # on purpose
 

@@ -15,9 +15,9 @@ from pymysql.connections import MySQLResult
 from pymysql.protocol import MysqlPacket
 
 from lambda_dbconn.deadline import Cutoff, Limit
+from lambda_dbconn.drivers.commits import may_commit
 from lambda_dbconn.drivers.mysql import MysqlDriver
 from lambda_dbconn.drivers.mysql_connection import Connection
-from lambda_dbconn.drivers.mysql_session import may_commit
 from lambda_dbconn.drivers.mysql_socket import Socket, TlsContext
 from lambda_dbconn.testing.certificates import Certificates
 
@@ -326,4 +326,4 @@ def test_only_mysql_8_and_mariadb_take_several_commands_at_once(version: str, ex
     ],
 )
 def test_what_is_not_known_to_commit_nothing_may_commit(text: str | bytes, expected: bool) -> None:
-    assert may_commit(text) is expected
+    assert may_commit("mysql", text) is expected
