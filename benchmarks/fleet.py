@@ -191,7 +191,7 @@ def _work_in_process(title: str, environ: dict[str, str], plan: Plan, environmen
         for done in [executor.submit(work, thread) for thread in range(threads)]:
             done.result()
     outcome.connects = sum(db.stats().opened for db in managers)
-    outcome.database_connections = sum(db.stats().open_now for db in managers)
+    outcome.database_connections = sum(db.stats().open for db in managers)
     return outcome
 
 

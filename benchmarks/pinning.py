@@ -14,8 +14,8 @@ from unittest import mock
 
 from benchmarks.subjects import running
 from benchmarks.warm import one_core, turn
-from lambda_dbconn import ConnectionManager, Settings, pinning
-from lambda_dbconn.pin_guard import PinGuard
+from lambda_dbconn import ConnectionManager, Settings, proxy
+from lambda_dbconn.proxy.guard import PinGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _STATEMENTS = Path(__file__).parents[1] / "tests" / "data" / "pinning" / "statements.tsv"
 _IMPORTS = {
     "library": "lambda_dbconn.cache.cache, re",  # what is there anyway
-    "guard": "lambda_dbconn.cache.cache, lambda_dbconn.pin_guard, re",
-    "rules": "lambda_dbconn.cache.cache, lambda_dbconn.pinning.judge, re",
+    "guard": "lambda_dbconn.cache.cache, lambda_dbconn.proxy.guard, re",
+    "rules": "lambda_dbconn.cache.cache, lambda_dbconn.proxy.judge, re",
     "sqlglot": "lambda_dbconn.cache.cache, re, sqlglot",
 }
 
@@ -33,11 +33,11 @@ def measure(engine: str, *, rounds: int = 15) -> str:
     """Return the results for an engine: microseconds per statement of the labelled set, and imports in milliseconds."""
     lines = _STATEMENTS.read_text(encoding="utf-8").splitlines()
     texts = [_unescaped(fields[3]) for line in lines if (fields := line.split("\t"))[0] == engine]
-    glance_us = _per_text_us(texts, lambda text: pinning.is_harmless(engine, text), rounds)
-    as_it_is_us = _per_text_us(texts, lambda text: pinning.pin(engine, text), rounds)
-    with mock.patch.object(pinning, "is_harmless", return_value=False):
-        scanned_us = _per_text_us(texts, lambda text: pinning.pin(engine, text), rounds)
-    share = sum(pinning.is_harmless(engine, text) for text in texts) / len(texts)
+    glance_us = _per_text_us(texts, lambda text: proxy.is_harmless(engine, text), rounds)
+    as_it_is_us = _per_text_us(texts, lambda text: proxy.pin(engine, text), rounds)
+    with mock.patch.object(proxy, "is_harmless", return_value=False):
+        scanned_us = _per_text_us(texts, lambda text: proxy.pin(engine, text), rounds)
+    share = sum(proxy.is_harmless(engine, text) for text in texts) / len(texts)
     first = (
         f"{engine:<11}{len(texts)} statements, {share:.0%} harmless at a glance; µs each: glance {glance_us:.2f}, "
         f"pin() {as_it_is_us:.1f}, with the scanner always {scanned_us:.1f}"
@@ -71,7 +71,7 @@ class _Marked:
 
 def _seen_before(guard: PinGuard, texts: list[str], rounds: int) -> str:
     """Judge texts that do not pin a second time, against calling something that does nothing."""
-    harmless = [text for text in texts if pinning.pin(guard._engine, text) is None][:200]  # noqa: SLF001 - it has no public name
+    harmless = [text for text in texts if proxy.pin(guard._engine, text) is None][:200]  # noqa: SLF001 - it has no public name
     cost_us = _per_text_us(harmless, guard.watcher(_Marked()), rounds)
     nothing_us = _per_text_us(harmless, lambda text: text, rounds)
     return f"{'':<11}seen before: {cost_us:.2f} µs each ({cost_us / nothing_us:.1f} times a call that does nothing)"

@@ -11,10 +11,9 @@ def handler(event, context):
         return cur.fetchall()
 """
 
-from lambda_dbconn import light
+from lambda_dbconn import _values
 from lambda_dbconn.credentials import CredentialProvider, Credentials
 from lambda_dbconn.deadline import invocation
-from lambda_dbconn.endpoint import Endpoint, EndpointKind
 from lambda_dbconn.errors import (
     AuthenticationError,
     CommitUnknownError,
@@ -33,14 +32,15 @@ from lambda_dbconn.errors import (
     TransactionAbortedError,
     TransactionLeftOpenError,
 )
+from lambda_dbconn.events import Stats
 from lambda_dbconn.manager import ConnectionManager
 from lambda_dbconn.registry import async_from_env, from_env
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import Settings
-from lambda_dbconn.stats import Stats
+from lambda_dbconn.settings.endpoint import Endpoint, EndpointKind
 
-if light.TYPE_CHECKING:
-    from lambda_dbconn.async_manager import AsyncConnectionManager
+if _values.TYPE_CHECKING:
+    from lambda_dbconn.aio import AsyncConnectionManager
     from lambda_dbconn.credentials.static import StaticProvider
 
 __version__ = "0.1.0"
@@ -80,11 +80,11 @@ __all__ = [
 
 # What not every function needs is imported when it is asked for; asyncio alone would double a cold start's imports.
 _WHERE = {
-    "AsyncConnectionManager": "lambda_dbconn.async_manager",
+    "AsyncConnectionManager": "lambda_dbconn.aio",
     "StaticProvider": "lambda_dbconn.credentials.static",
 }
 
-if not light.TYPE_CHECKING:  # to type checkers it would make any name an attribute
+if not _values.TYPE_CHECKING:  # to type checkers it would make any name an attribute
 
     def __getattr__(name: str) -> object:
         """Import what is not imported at once."""

@@ -1,11 +1,13 @@
-"""What is left of the invocation; every wait of the library is capped by it."""
+"""Clocks, and what is left of the invocation: every wait of the library is capped by it."""
 
 from __future__ import annotations
 
+import os
+import time
 from contextvars import ContextVar
 
+from lambda_dbconn._values import TYPE_CHECKING, Protocol
 from lambda_dbconn.errors import ConfigurationError, DeadlineExceededError
-from lambda_dbconn.light import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,10 +15,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from lambda_dbconn.clock import Clock
 
 UNLIMITED_S = float("inf")
-RELEASED_S = float("-inf")  # the end of a connection's cutoff while no one has acquired it
+RELEASED_S = float("-inf")  # the end of a connection's scope while no one has acquired it
 _LONGEST_CLEANING_S = 5.0  # a session that takes longer is discarded
 _SHORTEST_CLEANING_S = 0.05  # of the reserve, when nothing else is left
 
@@ -153,7 +154,7 @@ class Limit:
         return self.ends_at - self.monotonic()
 
 
-class Cutoff(Limit):
+class CancelScope(Limit):
     """The limit of a connection, moved with each loan, and what is done about a wait that would not end.
 
     Args:
@@ -162,16 +163,16 @@ class Cutoff(Limit):
         interrupt: Called with a connection, to ask the server to stop; never raises.
 
     Attributes:
-        has_cut: Whether it has ended a wait, and with it the connection.
+        has_expired: Whether it has ended a wait, and with it the connection.
     """
 
-    __slots__ = ("_where", "has_cut", "interrupt")
+    __slots__ = ("_where", "has_expired", "interrupt")
 
     def __init__(self, *, where: str, monotonic: Callable[[], float], interrupt: Callable[[Any], None]) -> None:
         super().__init__(monotonic)
         self._where = where
         self.interrupt = interrupt
-        self.has_cut = False
+        self.has_expired = False
 
     def cleaning_s(self) -> float:
         """Return the seconds that a rollback and the like may take when the loan is over."""
@@ -189,8 +190,41 @@ class Cutoff(Limit):
         """
         return DeadlineExceededError(f"no time left for a statement on {self._where}: it was not sent")
 
-    def cut(self, connection: object) -> DeadlineExceededError:
+    def expire(self, connection: object) -> DeadlineExceededError:
         """Ask the server to stop, and return the error to raise; the connection must not be used any more."""
-        self.has_cut = True
+        self.has_expired = True
         self.interrupt(connection)
         return DeadlineExceededError(f"the invocation's time is over, and {self._where} has not answered")
+
+
+class Clock(Protocol):
+    """Two clocks and a sleep. Never blocks but in `sleep`; any thread may call it.
+
+    Two, because a frozen environment may stop the monotonic clock and a time service may step the wall clock:
+    an age is the larger of the two elapsed times.
+    """
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+
+    def wall(self) -> float:
+        """Return seconds since the epoch."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait that many seconds."""
+
+
+class SystemClock:
+    """The process's own clocks."""
+
+    monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
+    sleep = staticmethod(time.sleep)
+
+
+def jitter(seconds: float, *, share: float = 0.05) -> float:
+    """Shorten a limit by up to `share`, so that a fleet started together does not reconnect together.
+
+    Taken from the kernel's random source, which a SnapStart snapshot cannot repeat.
+    """
+    return seconds * (1 - share * int.from_bytes(os.urandom(4), "big") / 2**32)

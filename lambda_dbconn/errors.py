@@ -23,7 +23,7 @@ All can be pickled.
 
 from __future__ import annotations
 
-from lambda_dbconn.light import TYPE_CHECKING, TypeVar
+from lambda_dbconn._values import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,11 +1,16 @@
-"""What happened, as frozen values, and the `Observer` that is told.
+"""What happened, as frozen values; the `Observer` that receives them, and the counters.
 
 Durations are seconds. `endpoint` is `host:port`. No event holds a credential.
 """
 
 from __future__ import annotations
 
-from lambda_dbconn.light import Protocol, Value
+from _thread import allocate_lock
+
+from lambda_dbconn._values import TYPE_CHECKING, Protocol, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Event(Value):
@@ -154,7 +159,7 @@ class SessionPinned(Event):
 
     Attributes:
         statement: The words in it that pin, as in `SET search_path`; never a literal.
-        rule: Which rule says so (see `lambda_dbconn.pinning`).
+        rule: Which rule says so (see `lambda_dbconn.proxy`).
         reason: Why that pins.
         remedy: What to do instead.
         fingerprint: The same for statements that differ in nothing but literals and the like.
@@ -185,19 +190,19 @@ class ConnectionClosed(Event):
     uses: int
 
 
-class LoanEnded(Event):
+class ConnectionReleased(Event):
     """A loan is over: the connection came back, or could not be had. Observers that ignore it cost nothing.
 
     Attributes:
         outcome: `reused` if the cached connection was lent, `opened` if a new one, `failed` if none.
-        borrow_s: How long the borrower waited.
-        lent_s: How long it then had the connection.
+        wait_s: How long the borrower waited.
+        use_s: How long it then had the connection.
         request_id: The invocation's, if the loan was given the Lambda context; else empty.
     """
 
     outcome: str
-    borrow_s: float
-    lent_s: float
+    wait_s: float
+    use_s: float
     request_id: str
 
 
@@ -205,8 +210,87 @@ class Observer(Protocol):
     """Is told every event, in the thread in which it happens; must not block.
 
     What it raises is logged and ignored. An optional attribute `ignores`, a tuple of event classes, says what
-    it need not be told: with `ConnectionReused` and `LoanEnded` among them a warm borrow creates no event at all.
+    it need not receive: with `ConnectionReused` and `ConnectionReleased` among them a warm acquire creates no event.
     """
 
     def on_event(self, event: Event, /) -> None:
         """Take note of one event."""
+
+
+class Stats(Value):
+    """Counters since the manager was made, in this process.
+
+    Attributes:
+        opened: Physical connections opened.
+        reused: Loans that took the cached connection.
+        replaced: How many connections were replaced, by reason (see `ConnectionReplaced`).
+        closed: Physical connections closed.
+        connect_failures: Tries to connect that failed.
+        ping_failures: Idle connections that did not answer a ping.
+        rolled_back: Transactions found open at return.
+        open: Connections open at this moment.
+        in_use: Connections lent at this moment.
+    """
+
+    opened: int
+    reused: int
+    replaced: Mapping[str, int]
+    closed: int
+    connect_failures: int
+    ping_failures: int
+    rolled_back: int
+    open: int
+    in_use: int
+
+
+class EventDispatcher:
+    """Passes events on to one observer and counts them. Threads may share it; a fork's child counts from zero."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._ignored: tuple[type[Event], ...] = getattr(observer, "ignores", ())
+        self._counting = allocate_lock()
+        self._counts: dict[type[Event], int] = {}
+        self._replaced: dict[str, int] = {}
+
+    def is_enabled_for(self, event: type[Event]) -> bool:
+        """Say whether the observer is to be told events of this class."""
+        return event not in self._ignored
+
+    def emit(self, event: Event) -> None:
+        """Count an event and tell the observer, whose failure never fails an invocation."""
+        with self._counting:
+            self._counts[type(event)] = self._counts.get(type(event), 0) + 1
+            if isinstance(event, ConnectionReplaced):
+                self._replaced[event.reason] = self._replaced.get(event.reason, 0) + 1
+        if type(event) in self._ignored:
+            return
+        try:
+            self._observer.on_event(event)
+        except Exception:
+            import logging
+
+            logging.getLogger("lambda_dbconn").exception("the observer failed on %s", type(event).__name__)
+
+    def stats(self, *, uses: int, open_count: int, in_use: int) -> Stats:
+        """Return the counters, with what only the cache knows."""
+        with self._counting:
+            counts = dict(self._counts)
+            replaced = dict(self._replaced)
+        opened = counts.get(ConnectionOpened, 0)
+        return Stats(
+            opened=opened,
+            reused=max(0, uses - opened),
+            replaced=replaced,
+            closed=counts.get(ConnectionClosed, 0),
+            connect_failures=counts.get(ConnectFailed, 0),
+            ping_failures=counts.get(PingFailed, 0),
+            rolled_back=counts.get(TransactionRolledBack, 0),
+            open=open_count,
+            in_use=in_use,
+        )
+
+    def renew(self) -> None:
+        """Begin anew, with a new lock: in a fork's child a thread that does not exist there may hold the old one."""
+        self._counting = allocate_lock()
+        self._counts, self._replaced = {}, {}

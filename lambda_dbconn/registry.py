@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.assembly import WARM_UP_LIMIT_S
-from lambda_dbconn.clock import SystemClock
-from lambda_dbconn.deadline import Deadline
+from lambda_dbconn._values import TYPE_CHECKING, overload
+from lambda_dbconn.cache.process import watch_memory
+from lambda_dbconn.deadline import Deadline, SystemClock
 from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.lifecycle import watch_memory
-from lambda_dbconn.light import TYPE_CHECKING, overload
-from lambda_dbconn.manager import ConnectionManager
+from lambda_dbconn.manager import WARM_UP_LIMIT_S, ConnectionManager
 from lambda_dbconn.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,10 +16,10 @@ if TYPE_CHECKING:
     import psycopg
     import pymysql
 
-    from lambda_dbconn.assembly import Assembly
-    from lambda_dbconn.async_manager import AsyncConnectionManager
+    from lambda_dbconn.aio import AsyncConnectionManager
     from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
     from lambda_dbconn.events import Observer
+    from lambda_dbconn.manager import BaseManager
 
 _managers: dict[tuple[object, ...], ConnectionManager[Any]] = {}
 _async_managers: dict[tuple[object, ...], AsyncConnectionManager[Any]] = {}
@@ -95,7 +93,7 @@ def async_from_env(
         ConfigurationError: With every fault at once, each naming its variable. Or as `from_env` has it.
         CredentialsError: The secret was needed and could not be read.
     """
-    from lambda_dbconn.async_manager import AsyncConnectionManager
+    from lambda_dbconn.aio import AsyncConnectionManager
 
     settings = Settings.from_env(prefix, engine="postgresql", read_secret=_read_secret)
     manager = _async_managers.get(settings.identity)
@@ -115,7 +113,7 @@ def _provider(settings: Settings) -> SecretsManagerProvider | None:
     return _secrets.get((settings.secret_id, settings.region)) if settings.auth == "secret" else None
 
 
-def _check_observer(manager: Assembly[Any], observer: Observer | None) -> None:
+def _check_observer(manager: BaseManager[Any], observer: Observer | None) -> None:
     if observer not in (None, manager.observer):
         raise ConfigurationError(
             f"the argument observer is a {type(observer).__name__}, but the manager for these settings tells another "

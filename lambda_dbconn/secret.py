@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn._values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import NoReturn

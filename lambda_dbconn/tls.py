@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 
-from lambda_dbconn.endpoint import classify
+from lambda_dbconn._values import TYPE_CHECKING, Value
 from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.light import TYPE_CHECKING, Value
+from lambda_dbconn.settings.endpoint import classify
 
 if TYPE_CHECKING:
     from ssl import SSLContext

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from lambda_dbconn._values import TYPE_CHECKING, TypeVar
 from lambda_dbconn.cache.loan import BaseLoan, Loan
 from lambda_dbconn.drivers import checked_isolation
 from lambda_dbconn.errors import TransactionAbortedError
-from lambda_dbconn.light import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from lambda_dbconn.cache.cache import ConnectionCache
     from lambda_dbconn.cache.owner import Owner
+    from lambda_dbconn.cache.sansio import Operation
     from lambda_dbconn.deadline import Deadline, InvocationContext
-    from lambda_dbconn.steps import Steps
 
 C = TypeVar("C")
 
@@ -36,10 +36,10 @@ class Transaction(BaseLoan[C]):
         self._read_only = read_only
         self._isolation = isolation
 
-    def _begin(self, deadline: Deadline) -> Steps[None]:
+    def _begin(self, deadline: Deadline) -> Operation[None]:
         return self._slot.begin(deadline, read_only=self._read_only, isolation=self._isolation)
 
-    def _commit(self, owner: Owner) -> Steps[None]:
+    def _commit(self, owner: Owner) -> Operation[None]:
         slot = self._slot
         if self._cache.owns(owner, slot):
             yield from slot.commit()

@@ -64,7 +64,7 @@ class Report:
             "logins": dict(self.logins),
             "refused": self.refused,
             "elapsed_s": round(self.elapsed_s, 3),
-            "is_good": not self.complaints,
+            "is_valid": not self.complaints,
             "complaints": list(self.complaints),
             "phases": [_phase_as_json(result) for result in self.results],
         }

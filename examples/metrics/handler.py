@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import lambda_dbconn
+from lambda_dbconn.observers.composite import CompositeObserver
 from lambda_dbconn.observers.emf import EmfObserver
 from lambda_dbconn.observers.logging import LoggingObserver
-from lambda_dbconn.observers.several import SeveralObservers
 
-db = lambda_dbconn.from_env(observer=SeveralObservers(LoggingObserver(), EmfObserver(every_s=60)))
+db = lambda_dbconn.from_env(observer=CompositeObserver(LoggingObserver(), EmfObserver(every_s=60)))
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:

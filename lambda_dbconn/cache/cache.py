@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from functools import partial
 
+from lambda_dbconn._values import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.cache.owner import Owner, current_thread_token
+from lambda_dbconn.cache.process import watch
 from lambda_dbconn.cache.slot import Slot
-from lambda_dbconn.drivers import Failure
+from lambda_dbconn.drivers import ErrorKind
 from lambda_dbconn.errors import ConnectionInUseError
-from lambda_dbconn.events import LoanEnded
-from lambda_dbconn.lifecycle import watch
-from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn.events import ConnectionReleased
 
 if TYPE_CHECKING:
+    from lambda_dbconn.cache.sansio import Operation
     from lambda_dbconn.cache.slot import Resources
     from lambda_dbconn.deadline import Deadline, InvocationContext
-    from lambda_dbconn.stats import Recorder, Stats
-    from lambda_dbconn.steps import Steps
+    from lambda_dbconn.events import EventDispatcher, Stats
 
 C = TypeVar("C")
 
@@ -36,11 +36,11 @@ class ConnectionCache(Generic[C]):
         recorder: Receives the events.
     """
 
-    def __init__(self, shared: Resources[C], recorder: Recorder) -> None:
+    def __init__(self, shared: Resources[C], recorder: EventDispatcher) -> None:
         self._shared = shared
         self._recorder = recorder
         self._monotonic = shared.clock.monotonic
-        self._is_timed = recorder.wants(LoanEnded)
+        self._is_timed = recorder.is_enabled_for(ConnectionReleased)
         self._make_slots()
         watch(self)
 
@@ -51,7 +51,7 @@ class ConnectionCache(Generic[C]):
 
     # --- acquire and release
 
-    def acquire(self, owner: Owner, deadline: Deadline) -> Steps[Slot[C]]:
+    def acquire(self, owner: Owner, deadline: Deadline) -> Operation[Slot[C]]:
         """Claim a slot and make its connection ready; `release` or `abandon` must follow, whatever comes.
 
         A warm connection costs no round trip of its own: a `poll()`, and reading the answer to its reset.
@@ -124,7 +124,7 @@ class ConnectionCache(Generic[C]):
                 self._waiting.remove(first)
         return True
 
-    def _wait_for_slot(self, owner: Owner, deadline: Deadline) -> Steps[Slot[C]]:
+    def _wait_for_slot(self, owner: Owner, deadline: Deadline) -> Operation[Slot[C]]:
         """Wait until a slot becomes free: until the deadline, at most `connect_timeout_s`."""
         where, settings = self._shared.address, self._shared.settings
         left_s = deadline.cap_s(settings.connect_timeout_s, doing=f"a free connection to {where}")
@@ -150,7 +150,7 @@ class ConnectionCache(Generic[C]):
 
     def release(
         self, owner: Owner, slot: Slot[C], error: BaseException | None, *, is_read_only: bool
-    ) -> Steps[Failure]:
+    ) -> Operation[ErrorKind]:
         """Clean the connection or discard it, and free the slot; return what the error meant.
 
         Args:
@@ -163,7 +163,7 @@ class ConnectionCache(Generic[C]):
             TransactionLeftOpenError: It came back inside a transaction, and no error is being raised.
         """
         if not self.owns(owner, slot):
-            return Failure.OTHER
+            return ErrorKind.OTHER
         try:
             return (yield from slot.settle(error, is_read_only=is_read_only))
         finally:
@@ -206,12 +206,12 @@ class ConnectionCache(Generic[C]):
         outcome, owner.outcome = owner.outcome, ""
         use_s = 0.0 if outcome == "failed" else self._monotonic() - owner.acquired_at
         acquired_at = self._monotonic() if outcome == "failed" else owner.acquired_at
-        self._recorder.tell(
-            LoanEnded(
+        self._recorder.emit(
+            ConnectionReleased(
                 endpoint=self._shared.address,
                 outcome=outcome,
-                borrow_s=acquired_at - owner.asked_at,
-                lent_s=use_s,
+                wait_s=acquired_at - owner.asked_at,
+                use_s=use_s,
                 request_id=owner.request_id,
             )
         )
@@ -278,9 +278,9 @@ class ConnectionCache(Generic[C]):
     def stats(self) -> Stats:
         """Return a snapshot of the counters."""
         return self._recorder.stats(
-            loans=sum(slot.uses for slot in self._slots),
-            open_now=sum(not slot.is_empty for slot in self._slots),
-            lent_now=len(self._owners),
+            uses=sum(slot.uses for slot in self._slots),
+            open_count=sum(not slot.is_empty for slot in self._slots),
+            in_use=len(self._owners),
         )
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sys
 
+from lambda_dbconn._values import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.cache.owner import Owner, current_thread_token
-from lambda_dbconn.drivers import Failure
+from lambda_dbconn.cache.sansio import run_sync
+from lambda_dbconn.drivers import ErrorKind
 from lambda_dbconn.errors import ConnectionInUseError
-from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
-from lambda_dbconn.steps import carry_out
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from lambda_dbconn.cache.cache import ConnectionCache
     from lambda_dbconn.cache.owner import Actor
+    from lambda_dbconn.cache.sansio import Operation
     from lambda_dbconn.cache.slot import Slot
     from lambda_dbconn.deadline import Deadline, InvocationContext
-    from lambda_dbconn.steps import Steps
 
 C = TypeVar("C")
 
@@ -38,9 +38,9 @@ class BaseLoan(Generic[C]):
     def __init__(self, cache: ConnectionCache[C], context: InvocationContext | float | Deadline | None) -> None:
         self._cache = cache
         self._context = context
-        self.failure = Failure.OTHER
+        self.failure = ErrorKind.OTHER
 
-    def _enter(self, actor: Actor) -> Steps[C]:
+    def _enter(self, actor: Actor) -> Operation[C]:
         deadline = self._cache.deadline(self._context)
         owner = Owner(self, actor, deadline.aws_request_id)
         if vars(self).setdefault("_owner", owner) is not owner:
@@ -63,7 +63,7 @@ class BaseLoan(Generic[C]):
             self._abandon()
             raise
 
-    def _exit(self, error: BaseException | None) -> Steps[None]:
+    def _exit(self, error: BaseException | None) -> Operation[None]:
         owner: Owner | None = vars(self).get("_owner")
         if owner is None:
             return
@@ -80,21 +80,21 @@ class BaseLoan(Generic[C]):
         finally:
             self._abandon()
 
-    def _begin(self, deadline: Deadline) -> Steps[None]:  # noqa: ARG002 - a transaction needs it
+    def _begin(self, deadline: Deadline) -> Operation[None]:  # noqa: ARG002 - a transaction needs it
         """Do nothing: outside a transaction each statement commits by itself."""
         return
         yield
 
-    def _commit(self, owner: Owner) -> Steps[None]:  # noqa: ARG002 - as `_begin`
+    def _commit(self, owner: Owner) -> Operation[None]:  # noqa: ARG002 - as `_begin`
         """Do nothing, as `_begin`."""
         return
         yield
 
-    def _release(self, owner: Owner, error: BaseException | None, *, may_be_committed: bool) -> Steps[None]:
+    def _release(self, owner: Owner, error: BaseException | None, *, may_be_committed: bool) -> Operation[None]:
         slot = self._slot
         may_retry = error is not None and not may_be_committed and slot.may_retry(error)
         failure = yield from self._cache.release(owner, slot, error, is_read_only=self._read_only)
-        self.failure = failure if may_retry else Failure.OTHER
+        self.failure = failure if may_retry else ErrorKind.OTHER
 
     def _abandon(self) -> None:
         """Free what an exception has left; nothing after a release."""
@@ -108,13 +108,13 @@ class Loan(BaseLoan[C]):
     """The context manager that `ConnectionManager.connection()` returns."""
 
     def __enter__(self) -> C:
-        return carry_out(self._enter(current_thread_token()))
+        return run_sync(self._enter(current_thread_token()))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            carry_out(self._exit(error))
+            run_sync(self._exit(error))
         except BaseException:
             self._abandon()
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 from _thread import _local
 from weakref import ref
 
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn._values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import select
 
-from lambda_dbconn.backoff import Backoff
-from lambda_dbconn.clock import jitter
-from lambda_dbconn.drivers import Failure, SessionState
+from lambda_dbconn._values import TYPE_CHECKING, Value
+from lambda_dbconn.cache.backoff import Backoff
+from lambda_dbconn.deadline import jitter
+from lambda_dbconn.drivers import ErrorKind, SessionState
 from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.light import TYPE_CHECKING, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lambda_dbconn.backoff import Budget
-    from lambda_dbconn.clock import Clock
-    from lambda_dbconn.deadline import Deadline
+    from lambda_dbconn.cache.backoff import RetryBudget
+    from lambda_dbconn.deadline import Clock, Deadline
     from lambda_dbconn.settings import Settings
 
 _HANG_UP_BEFORE_READ = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere a hang-up is merely readable
@@ -29,9 +28,9 @@ _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL | _HANG_UP_BEFORE_READ
 PING_LIMIT_S = 1.0
 
 # After these the connection is of no more use.
-GONE = frozenset((Failure.LOST, Failure.REFUSED))
+GONE = frozenset((ErrorKind.LOST, ErrorKind.REFUSED))
 # After these nothing of a transaction was committed, and another attempt may succeed.
-RETRYABLE = GONE | {Failure.CONFLICT, Failure.READ_ONLY, Failure.BUSY}
+RETRYABLE = GONE | {ErrorKind.CONFLICT, ErrorKind.READ_ONLY, ErrorKind.BUSY}
 
 
 class ConnectionLimits(Value):
@@ -63,7 +62,7 @@ def has_hung_up(events: int) -> bool:
     return bool(events & _GONE)
 
 
-def reason_to_evict(state: SessionState, failure: Failure, noted: str | None) -> str | None:
+def reason_to_evict(state: SessionState, failure: ErrorKind, noted: str | None) -> str | None:
     """Return why a connection that comes back must be closed, or None when it may be kept.
 
     Args:
@@ -77,7 +76,7 @@ def reason_to_evict(state: SessionState, failure: Failure, noted: str | None) ->
         return "lost"
     if state is SessionState.UNUSABLE:
         return "unclean"
-    return "read_only" if failure is Failure.READ_ONLY else noted
+    return "read_only" if failure is ErrorKind.READ_ONLY else noted
 
 
 class Attempts:
@@ -98,7 +97,7 @@ class Attempts:
     """
 
     def __init__(
-        self, count: int, deadline: Deadline, budget: Callable[[], Budget], *, failover_s: float, clock: Clock
+        self, count: int, deadline: Deadline, budget: Callable[[], RetryBudget], *, failover_s: float, clock: Clock
     ) -> None:
         if count < 1:
             raise ConfigurationError(f"the argument attempts is {count!r}; accepted: 1 or more")
@@ -110,18 +109,18 @@ class Attempts:
         self._failover_ends_at: float | None = None
         self._backoff = Backoff()
 
-    def pause_s(self, failure: Failure) -> float | None:
+    def pause_s(self, failure: ErrorKind) -> float | None:
         """Return the pause after an attempt that failed so, or None: it was the last."""
         if failure not in RETRYABLE:
             return None
         left_s = self._deadline.remaining_s()
-        if failure is Failure.READ_ONLY:
+        if failure is ErrorKind.READ_ONLY:
             left_s = min(left_s, self._failover_left_s())
         else:
             self._left -= 1
         if self._left <= 0:
             return None
-        is_outage = failure is not Failure.CONFLICT
+        is_outage = failure is not ErrorKind.CONFLICT
         pause_s = max(self._backoff.pause_s(), self._budget().wait_s() if is_outage else 0.0)
         if left_s <= pause_s:
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 from functools import partial
 
+from lambda_dbconn._values import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.cache.policy import (
     GONE,
     PING_LIMIT_S,
@@ -18,9 +19,8 @@ from lambda_dbconn.cache.policy import (
     has_hung_up,
     reason_to_evict,
 )
-from lambda_dbconn.clock import jitter
-from lambda_dbconn.deadline import RELEASED_S, Cutoff, Deadline
-from lambda_dbconn.drivers import Failure, SessionState
+from lambda_dbconn.deadline import RELEASED_S, CancelScope, Deadline, jitter
+from lambda_dbconn.drivers import ErrorKind, SessionState
 from lambda_dbconn.errors import (
     BORROW_TIMEOUT_REMEDY,
     CommitUnknownError,
@@ -37,19 +37,18 @@ from lambda_dbconn.events import (
     ResetDelayed,
     TransactionRolledBack,
 )
-from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from lambda_dbconn.clock import Clock
-    from lambda_dbconn.connector import Connector
+    from lambda_dbconn.cache.connector import Connector
+    from lambda_dbconn.cache.sansio import Operation
+    from lambda_dbconn.deadline import Clock
     from lambda_dbconn.drivers.driver import Driver
-    from lambda_dbconn.pin_guard import PinGuard
+    from lambda_dbconn.events import EventDispatcher
+    from lambda_dbconn.proxy.guard import PinGuard
     from lambda_dbconn.settings import Settings
-    from lambda_dbconn.stats import Recorder
-    from lambda_dbconn.steps import Steps
 
 C = TypeVar("C")
 
@@ -83,7 +82,7 @@ class Resources(Generic[C]):
         *,
         driver: Driver[C],
         connector: Connector[C],
-        recorder: Recorder,
+        recorder: EventDispatcher,
         guard: PinGuard | None,
         clock: Clock,
         sleep: Callable[[float], Any],
@@ -93,8 +92,8 @@ class Resources(Generic[C]):
         self.driver = driver
         self.connector = connector
         self.fallback: Connector[C] | None = None
-        self.tell = recorder.tell
-        self.tells_reuse = recorder.wants(ConnectionReused)
+        self.tell = recorder.emit
+        self.tells_reuse = recorder.is_enabled_for(ConnectionReused)
         self.guard = guard
         self.clock = clock
         self.sleep = sleep
@@ -114,7 +113,7 @@ class Slot(Generic[C]):
 
     Attributes:
         connection: The driver's connection; None when empty.
-        cutoff: The connection's: when what the caller does with it must end.
+        scope: The connection's: when what the caller does with it must end.
         is_at_rest: Whether the connection waits for the next acquire in a state that is known. An exception anywhere
             between `prepare` and the end of `settle` leaves it False, and the connection is discarded.
         has_pinned: A statement of this use pins the session behind RDS Proxy.
@@ -137,7 +136,6 @@ class Slot(Generic[C]):
         "_shared",
         "_uses_before",
         "connection",
-        "cutoff",
         "evict_reason",
         "has_pinned",
         "is_at_rest",
@@ -146,11 +144,12 @@ class Slot(Generic[C]):
         "outer_error",
         "owes_reset",
         "replaced",
+        "scope",
         "uses",
     )
 
     connection: C
-    cutoff: Cutoff
+    scope: CancelScope
     limits: ConnectionLimits
     evict_reason: str | None
 
@@ -184,13 +183,13 @@ class Slot(Generic[C]):
         self.owes_reset = self.has_pinned = False
         self.evict_reason = None
 
-    def _fill(self, connection: C, cutoff: Cutoff, limits: ConnectionLimits) -> None:
+    def _fill(self, connection: C, scope: CancelScope, limits: ConnectionLimits) -> None:
         """Take in a connection that has just been opened; until the last line the slot is empty."""
         clock = self._shared.clock
         poller = select.poll()
         poller.register(self._shared.driver.fileno(connection), WATCHED)
         self._poll = poller.poll
-        self.cutoff = cutoff
+        self.scope = scope
         self.limits = limits
         self._uses_before = self.uses
         self._opened_monotonic = self._rested_monotonic = clock.monotonic()
@@ -205,7 +204,7 @@ class Slot(Generic[C]):
 
     # --- acquire
 
-    def prepare(self, deadline: Deadline) -> Steps[None]:
+    def prepare(self, deadline: Deadline) -> Operation[None]:
         """Make the connection ready for the caller: reuse it, check it, or replace it.
 
         Raises:
@@ -221,7 +220,7 @@ class Slot(Generic[C]):
             yield from self._open(deadline)
         self._hand_over(deadline)
 
-    def _check(self, deadline: Deadline) -> Steps[str | None]:  # noqa: PLR0911 - one for each reason
+    def _check(self, deadline: Deadline) -> Operation[str | None]:  # noqa: PLR0911 - one for each reason
         """Return why the connection must be replaced, or None when it is good."""
         driver = self._shared.driver
         idle_s = self.idle_s()
@@ -246,7 +245,7 @@ class Slot(Generic[C]):
             return "ping_failed"
         return None
 
-    def _ping(self, idle_s: float, limit_s: float) -> Steps[bool]:
+    def _ping(self, idle_s: float, limit_s: float) -> Operation[bool]:
         shared = self._shared
         try:
             yield partial(shared.driver.ping, self.connection, timeout_s=limit_s)
@@ -255,7 +254,7 @@ class Slot(Generic[C]):
             return False
         return True
 
-    def _open(self, deadline: Deadline) -> Steps[None]:
+    def _open(self, deadline: Deadline) -> Operation[None]:
         shared = self._shared
         started = shared.clock.monotonic()
         where, limits = shared.address, ConnectionLimits.of(shared.settings)
@@ -269,13 +268,13 @@ class Slot(Generic[C]):
             where = shared.fallback.address
             limits = limits.replace(max_lifetime_s=min(limits.max_lifetime_s, jitter(_FALLBACK_LIFETIME_S)))
         try:
-            cutoff = Cutoff(
+            scope = CancelScope(
                 where=shared.address, monotonic=shared.clock.monotonic, interrupt=shared.connector.interrupt
             )
-            shared.driver.obey(connection, cutoff)
+            shared.driver.bind_scope(connection, scope)
             if shared.guard is not None:
                 shared.driver.watch(connection, shared.guard.watcher(self))
-            self._fill(connection, cutoff, limits)
+            self._fill(connection, scope, limits)
         except BaseException:  # interrupted: nobody else knows the connection
             if self.is_empty:
                 shared.driver.close(connection)
@@ -296,7 +295,7 @@ class Slot(Generic[C]):
         """Let the caller use the connection until the deadline, as it was configured."""
         self.is_at_rest = False
         self._shared.driver.restore(self.connection)
-        self.cutoff.ends_at = self._shared.clock.monotonic() + deadline.remaining_s()
+        self.scope.ends_at = self._shared.clock.monotonic() + deadline.remaining_s()
         self.has_pinned = False
         self.uses += 1
 
@@ -306,7 +305,7 @@ class Slot(Generic[C]):
 
     # --- in use
 
-    def begin(self, deadline: Deadline, *, read_only: bool, isolation: str | None) -> Steps[None]:
+    def begin(self, deadline: Deadline, *, read_only: bool, isolation: str | None) -> Operation[None]:
         """Send BEGIN; when that finds the connection lost, open another one: nothing else has been sent.
 
         Raises:
@@ -324,7 +323,7 @@ class Slot(Generic[C]):
             self._hand_over(deadline)
             yield partial(begin, self.connection)
 
-    def commit(self) -> Steps[None]:
+    def commit(self) -> Operation[None]:
         """Commit: one round trip. Past the deadline nothing is sent.
 
         Raises:
@@ -338,48 +337,48 @@ class Slot(Generic[C]):
         try:
             yield partial(driver.commit, self.connection)
         except Exception as error:
-            if not was_over and self._failure(error)[0] is Failure.LOST:
+            if not was_over and self._failure(error)[0] is ErrorKind.LOST:
                 raise CommitUnknownError(
                     f"the connection to {self._shared.address} was lost while COMMIT was on its way"
                 ) from error
             raise
 
-    def _failure(self, error: BaseException) -> tuple[Failure, BaseException]:
+    def _failure(self, error: BaseException) -> tuple[ErrorKind, BaseException]:
         """Return what an error means that was raised in a block, and which one in its chain says so."""
         cause: BaseException | None = error
         for _ in range(10):  # chains are short; a circular one must not hold us
             if cause is None or id(cause) == self.outer_error:
                 break
             try:
-                found = self._shared.driver.failure(self.connection, cause)
+                found = self._shared.driver.classify(self.connection, cause)
             except Exception:  # noqa: BLE001 - no file descriptor is left for an import, say: do not keep what is unknown
-                found = Failure.LOST
-            if found is Failure.REFUSED:
+                found = ErrorKind.LOST
+            if found is ErrorKind.REFUSED:
                 self._shared.connector.refuse()  # the next connection needs other credentials
-            if found is not Failure.OTHER:
+            if found is not ErrorKind.OTHER:
                 return found, cause
             cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-        return Failure.OTHER, error
+        return ErrorKind.OTHER, error
 
     # --- release
 
-    def settle(self, error: BaseException | None, *, is_read_only: bool) -> Steps[Failure]:
+    def settle(self, error: BaseException | None, *, is_read_only: bool) -> Operation[ErrorKind]:
         """Clean the connection for the next acquire, or discard it; return what the error meant.
 
         Raises:
             TransactionLeftOpenError: It came back inside a transaction, and no error is being raised.
         """
         if self.is_empty:  # lost at BEGIN, and no other could be had
-            return Failure.OTHER
-        limit_s = self.cutoff.cleaning_s()
+            return ErrorKind.OTHER
+        limit_s = self.scope.cleaning_s()
         late_error = None
         if error is None:
             error = late_error = yield from self._read_rest(limit_s)
         # Before the state is asked for: that puts right what the error may have come from.
-        failure = Failure.OTHER if error is None else self._outcome(error, is_read_only=is_read_only)
-        if self.cutoff.has_cut and self.evict_reason != "closed":
+        failure = ErrorKind.OTHER if error is None else self._outcome(error, is_read_only=is_read_only)
+        if self.scope.has_expired and self.evict_reason != "closed":
             self.evict_reason = "deadline"  # that it has pinned, too, matters no more
-        self.cutoff.ends_at = RELEASED_S
+        self.scope.ends_at = RELEASED_S
         state = self._state(limit_s)
         reason = reason_to_evict(state, failure, self.evict_reason)
         if reason is None and not (yield from self._clean(state, limit_s)):
@@ -397,7 +396,7 @@ class Slot(Generic[C]):
             raise late_error
         return failure
 
-    def _read_rest(self, limit_s: float) -> Steps[Exception | None]:
+    def _read_rest(self, limit_s: float) -> Operation[Exception | None]:
         """Read results that the caller has left unread; return the server's error among them, which is the caller's."""
         try:
             yield partial(self._shared.driver.read_rest, self.connection, within_s=lambda: limit_s)
@@ -405,17 +404,17 @@ class Slot(Generic[C]):
             return error
         return None
 
-    def _outcome(self, error: BaseException, *, is_read_only: bool) -> Failure:
+    def _outcome(self, error: BaseException, *, is_read_only: bool) -> ErrorKind:
         """Return what the error that ended a block means; add what helps to it as a note."""
         failure, cause = self._failure(error)
-        if failure is Failure.BUSY:
+        if failure is ErrorKind.BUSY:
             _add_note(cause, BORROW_TIMEOUT_REMEDY)
-        elif failure is Failure.READ_ONLY:
+        elif failure is ErrorKind.READ_ONLY:
             if self._shared.settings.is_read_only:
                 _add_note(cause, _FOR_READING)
-                return Failure.OTHER
+                return ErrorKind.OTHER
             if is_read_only:
-                return Failure.OTHER
+                return ErrorKind.OTHER
         return failure
 
     def may_be_committed(self) -> bool:
@@ -425,7 +424,7 @@ class Slot(Generic[C]):
     def may_retry(self, error: BaseException) -> bool:
         """Say whether another attempt is possible after this error: COMMIT took no effect, and there is time left."""
         is_final = isinstance(error, (CommitUnknownError, DeadlineExceededError))
-        return not (is_final or self.is_empty or self.cutoff.has_cut)
+        return not (is_final or self.is_empty or self.scope.has_expired)
 
     def _state(self, limit_s: float) -> SessionState:
         """Return the session's state; raises nothing."""
@@ -434,7 +433,7 @@ class Slot(Generic[C]):
         except Exception:  # noqa: BLE001 - a session that cannot tell its state is discarded, whatever the cause
             return SessionState.UNUSABLE
 
-    def _clean(self, state: SessionState, limit_s: float) -> Steps[bool]:
+    def _clean(self, state: SessionState, limit_s: float) -> Operation[bool]:
         """Roll back what is open and send a reset; return False when the session cannot be reused."""
         shared = self._shared
         try:
@@ -456,7 +455,7 @@ class Slot(Generic[C]):
             return (yield from self._finish_reset(limit_s))
         return True
 
-    def _finish_reset(self, limit_s: float) -> Steps[bool]:
+    def _finish_reset(self, limit_s: float) -> Operation[bool]:
         """Read the answer to a reset; return False when the session cannot be reused."""
         try:
             yield partial(self._shared.driver.finish_reset, self.connection, timeout_s=limit_s)
@@ -498,7 +497,7 @@ class Slot(Generic[C]):
         shared, connection = self._shared, self.connection
         age_s, idle_s = self.age_s(), self.idle_s()
         uses = self.uses - self._uses_before
-        self.cutoff.ends_at = RELEASED_S
+        self.scope.ends_at = RELEASED_S
         self.empty()
         if may_close:
             shared.driver.close(connection)

@@ -1,16 +1,18 @@
-"""Who we log in as: `Credentials` and the seam through which they come."""
+"""Who the function logs in as: `Credentials`, and the providers of passwords, IAM tokens and secrets.
+
+The connector and the manager import it; it imports settings and the base modules.
+"""
 
 from __future__ import annotations
 
+from lambda_dbconn._values import TYPE_CHECKING, Protocol, Value
 from lambda_dbconn.errors import CredentialsError
-from lambda_dbconn.light import TYPE_CHECKING, Protocol, Value
 from lambda_dbconn.secret import Secret, unsendable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lambda_dbconn.clock import Clock
-    from lambda_dbconn.deadline import Deadline
+    from lambda_dbconn.deadline import Clock, Deadline
     from lambda_dbconn.settings import Settings
 
 
@@ -65,7 +67,7 @@ def fetched(provider: CredentialProvider, settings: Settings, deadline: Deadline
     """
     if type(provider).__module__.startswith("lambda_dbconn."):
         return provider.fetch(settings, deadline)
-    from lambda_dbconn.credentials.function import checked
+    from lambda_dbconn.credentials.static import checked
 
     return checked(lambda: provider.fetch(settings, deadline), f"the provider {type(provider).__name__}")
 
@@ -90,7 +92,7 @@ def provider_for(
     if hasattr(given, "fetch"):
         return given  # type: ignore[return-value] # mypy does not narrow by hasattr
     if given is not None:
-        from lambda_dbconn.credentials.function import FunctionProvider
+        from lambda_dbconn.credentials.static import FunctionProvider
 
         return FunctionProvider(given)
     if settings.auth == "iam":

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import sys
 
+from lambda_dbconn._values import TYPE_CHECKING, Value
 from lambda_dbconn.errors import CredentialsError, without_frames
-from lambda_dbconn.light import TYPE_CHECKING, Value
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment
 

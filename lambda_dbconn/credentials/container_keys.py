@@ -11,10 +11,10 @@ import os
 import sys
 import time
 
+from lambda_dbconn._values import TYPE_CHECKING, Value
 from lambda_dbconn.credentials import local_http
 from lambda_dbconn.credentials.aws_keys import AwsKeys
 from lambda_dbconn.errors import CredentialsError, without_frames
-from lambda_dbconn.light import TYPE_CHECKING, Value
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment
 

@@ -10,25 +10,24 @@ from __future__ import annotations
 
 import time
 
-from lambda_dbconn.clock import SystemClock
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.credentials import Credentials, let_forget
 from lambda_dbconn.credentials.aws_keys import KEYS_LIMIT_S, FunctionKeys, keys_within
 from lambda_dbconn.credentials.sigv4 import sign_token
-from lambda_dbconn.endpoint import classify
+from lambda_dbconn.deadline import SystemClock
 from lambda_dbconn.errors import ConfigurationError, CredentialsError
 from lambda_dbconn.events import CredentialsFetched
-from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.settings import environment
+from lambda_dbconn.settings.endpoint import classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from lambda_dbconn.clock import Clock
     from lambda_dbconn.credentials.aws_keys import AwsKeys
-    from lambda_dbconn.deadline import Deadline
-    from lambda_dbconn.endpoint import Endpoint
+    from lambda_dbconn.deadline import Clock, Deadline
     from lambda_dbconn.events import Event
     from lambda_dbconn.settings import Settings
+    from lambda_dbconn.settings.endpoint import Endpoint
 
 
 class IamProvider:
@@ -149,7 +148,7 @@ def _names_behind(host: str, timeout_s: float) -> list[str]:
     """
     import socket
 
-    from lambda_dbconn.resolver import is_temporary, look_up
+    from lambda_dbconn._resolver import is_temporary, look_up
 
     try:
         canonical, aliases, _ = look_up(socket.gethostbyname_ex, host, timeout_s=timeout_s)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.errors import excerpt
-from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import socket

@@ -6,10 +6,10 @@ Source: Secrets Manager user guide, "JSON structure of AWS Secrets Manager datab
 
 from __future__ import annotations
 
-from lambda_dbconn.accepts import HOST, printable, whole
+from lambda_dbconn._values import TYPE_CHECKING, Value
 from lambda_dbconn.errors import ConfigurationError, CredentialsError
-from lambda_dbconn.light import TYPE_CHECKING, Value
 from lambda_dbconn.secret import Secret, unsendable
+from lambda_dbconn.settings.fields import HOST, printable, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,16 +98,16 @@ def _where(content: Mapping[str, Any], secret_id: str) -> tuple[dict[str, Any], 
     engine, port, host, name = (content.get(key) for key in ("engine", "port", "host", "dbname"))
     read: dict[str, tuple[str, Any, bool, str]] = {
         "engine": ("engine", *_engine(engine)),
-        "host": ("host", host, HOST.is_good(host), HOST.words),
-        "port": ("port", _number(port), _PORT.is_good(_number(port)), _PORT.words),
-        "name": ("dbname", name, _NAME.is_good(name), _NAME.words),
+        "host": ("host", host, HOST.is_valid(host), HOST.words),
+        "port": ("port", _number(port), _PORT.is_valid(_number(port)), _PORT.words),
+        "name": ("dbname", name, _NAME.is_valid(name), _NAME.words),
     }
     values: dict[str, Any] = {}
     faults = []
-    for field, (key, value, is_good, words) in read.items():
+    for field, (key, value, is_valid, words) in read.items():
         if content.get(key) in (None, ""):
             continue
-        if is_good:
+        if is_valid:
             values[field] = value
         else:
             fault = f"the secret {secret_id!r} has an unusable value under the key {key!r}; accepted: {words}"

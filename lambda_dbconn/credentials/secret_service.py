@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 import time
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.credentials import let_forget
 from lambda_dbconn.credentials.aws_keys import FunctionKeys
 from lambda_dbconn.credentials.secret_sources import BINARY, CURRENT, STORE_TEXT
 from lambda_dbconn.credentials.wire_log import QuietWireLog
 from lambda_dbconn.errors import CredentialsError, excerpt, without_frames
-from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment
 
@@ -206,7 +206,7 @@ def _address_count(url: str, timeout_s: float) -> int:
 
     from botocore.utils import get_environ_proxies
 
-    from lambda_dbconn.resolver import look_up
+    from lambda_dbconn._resolver import look_up
 
     if get_environ_proxies(url):
         return 1  # the proxy looks it up

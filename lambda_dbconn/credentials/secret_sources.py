@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 import time
 
+from lambda_dbconn._values import TYPE_CHECKING, Protocol
 from lambda_dbconn.credentials import let_forget, local_http
 from lambda_dbconn.credentials.aws_keys import FunctionKeys, keys_within, quoted
 from lambda_dbconn.errors import ConfigurationError, CredentialsError, without_frames
-from lambda_dbconn.light import TYPE_CHECKING, Protocol
 from lambda_dbconn.secret import Secret
 from lambda_dbconn.settings import environment
 

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
-from lambda_dbconn.clock import SystemClock
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.credentials import Credentials, let_forget
 from lambda_dbconn.credentials.secret_content import read_content
 from lambda_dbconn.credentials.secret_sources import CURRENT, PENDING, ExtensionSource
+from lambda_dbconn.deadline import SystemClock
 from lambda_dbconn.errors import CredentialsError
 from lambda_dbconn.events import CredentialsFailed, CredentialsFetched
-from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from lambda_dbconn.clock import Clock
     from lambda_dbconn.credentials.secret_content import SecretContent
     from lambda_dbconn.credentials.secret_sources import SecretSource
-    from lambda_dbconn.deadline import Deadline
+    from lambda_dbconn.deadline import Clock, Deadline
     from lambda_dbconn.events import Event
     from lambda_dbconn.settings import Settings
 

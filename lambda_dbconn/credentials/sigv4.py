@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.credentials.aws_keys import quoted
-from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.secret import Secret
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from _thread import get_ident
 
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn._values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from logging import LogRecord

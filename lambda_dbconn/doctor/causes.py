@@ -7,6 +7,7 @@ to resources in an Amazon VPC". The order is our judgement.
 
 from __future__ import annotations
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.credentials.secret_content import STORE_AS_RDS
 from lambda_dbconn.credentials.secret_sources import STORE_TEXT
 from lambda_dbconn.doctor.report import Cause
@@ -17,8 +18,7 @@ from lambda_dbconn.errors import (
     ProxyBusyError,
     ProxyRefusedError,
 )
-from lambda_dbconn.light import TYPE_CHECKING
-from lambda_dbconn.settings import PORTS
+from lambda_dbconn.settings.model import PORTS
 from lambda_dbconn.tls import RDS_BUNDLE_URL
 
 if TYPE_CHECKING:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import warnings
 
-from lambda_dbconn.clock import SystemClock
-from lambda_dbconn.connector import Connector
+from lambda_dbconn._values import TYPE_CHECKING
+from lambda_dbconn.cache.connector import Connector
 from lambda_dbconn.credentials import provider_for
-from lambda_dbconn.deadline import UNLIMITED_S, Cutoff, Deadline
+from lambda_dbconn.deadline import UNLIMITED_S, CancelScope, Deadline, SystemClock
 from lambda_dbconn.doctor import causes, login, network, server
 from lambda_dbconn.doctor.report import FAILED, PASSED, SKIPPED, Diagnosis, Finding, Step, StepFailedError
 from lambda_dbconn.drivers import load_driver
 from lambda_dbconn.errors import ConfigurationError, DeadlineExceededError, LambdaDbConnError, excerpt
-from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.settings import Settings
 from lambda_dbconn.tls import trust_for
 
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-    from lambda_dbconn.clock import Clock
     from lambda_dbconn.credentials import CredentialProvider
     from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
-    from lambda_dbconn.deadline import InvocationContext
+    from lambda_dbconn.deadline import Clock, InvocationContext
     from lambda_dbconn.doctor.report import Cause
     from lambda_dbconn.drivers.driver import Driver
 
@@ -199,14 +197,14 @@ class _Way:
         """Ask the server something, within the step's time."""
         assert self._driver is not None  # noqa: S101 - a login came before
         limit_s = self._limit_s()
-        cutoff = Cutoff(where=self.settings.address, monotonic=self._clock.monotonic, interrupt=lambda _: None)
-        cutoff.ends_at = self._clock.monotonic() + limit_s
-        self._driver.obey(self._connection, cutoff)
+        scope = CancelScope(where=self.settings.address, monotonic=self._clock.monotonic, interrupt=lambda _: None)
+        scope.ends_at = self._clock.monotonic() + limit_s
+        self._driver.bind_scope(self._connection, scope)
         try:
             finding = question(self.settings, self._connection)
         except DeadlineExceededError as error:
             raise StepFailedError(f"no answer within {limit_s:.2f} s", causes.of_silence(self.settings)) from error
-        cutoff.ends_at = UNLIMITED_S
+        scope.ends_at = UNLIMITED_S
         return finding
 
     def _ping(self) -> Finding:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.credentials import fetched as credentials_of
 from lambda_dbconn.credentials.sigv4 import TOKEN_LIFETIME_S
 from lambda_dbconn.doctor.report import Finding
-from lambda_dbconn.endpoint import classify
 from lambda_dbconn.errors import ConfigurationError, CredentialsError
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn.settings.endpoint import classify
 
 if TYPE_CHECKING:
     from typing import Any
@@ -52,7 +52,7 @@ def _token(
     keys = getattr(provider, "keys", None)
     facts["identity"] = None
     if keys is not None:
-        from lambda_dbconn.credentials.identity import caller_arn
+        from lambda_dbconn.doctor.identity import caller_arn
 
         try:
             limit_s = deadline.cap_s(_ASK_STS_LIMIT_S, doing="asking who signs")

@@ -6,11 +6,11 @@ import errno
 import socket
 import time
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.doctor import causes
 from lambda_dbconn.doctor.report import Finding, StepFailedError
 from lambda_dbconn.drivers import addresses
 from lambda_dbconn.errors import ConfigurationError, ConnectError
-from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any

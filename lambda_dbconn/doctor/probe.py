@@ -12,11 +12,11 @@ import ssl
 import struct
 import time
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.doctor import causes
 from lambda_dbconn.doctor.report import Finding, StepFailedError
 from lambda_dbconn.drivers.socket_errors import is_cut_off, openssl_name
 from lambda_dbconn.errors import excerpt
-from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.tls import configure_client
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lambda_dbconn._values import TYPE_CHECKING, Value
 from lambda_dbconn.errors import LambdaDbConnError
-from lambda_dbconn.light import TYPE_CHECKING, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

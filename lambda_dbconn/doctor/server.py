@@ -9,11 +9,11 @@ import os
 import socket
 from contextlib import closing
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.doctor import causes
 from lambda_dbconn.doctor.report import Finding, StepFailedError
-from lambda_dbconn.endpoint import EndpointKind, classify
 from lambda_dbconn.errors import excerpt
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn.settings.endpoint import EndpointKind, classify
 
 if TYPE_CHECKING:
     from typing import Any
@@ -141,7 +141,7 @@ def role(settings: Settings, connection: Any) -> Finding:
 
 def pinning(settings: Settings) -> Finding:
     """Say what would pin the session, and what is done about it. No round trip."""
-    from lambda_dbconn.pinning.rules import RULES
+    from lambda_dbconn.proxy.rules import RULES
 
     rules = [rule for rule in RULES if rule.engine in ("any", settings.engine)]
     action = settings.pin_action

@@ -1,11 +1,14 @@
-"""The two drivers behind one protocol, and what they have in common. Importing this package imports neither."""
+"""The two drivers behind one protocol, what they have in common, and what their errors mean.
+
+The cache and the doctor import it; importing this package imports neither driver.
+"""
 
 from __future__ import annotations
 
 from enum import Enum
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.errors import ConfigurationError, ConnectError, excerpt
-from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ class SessionState(Enum):
     UNUSABLE = "closed, lost, or in a state that no statement can leave"
 
 
-class Failure(Enum):
+class ErrorKind(Enum):
     """What a driver's error says about the connection and about trying again."""
 
     LOST = "the connection is gone"
@@ -92,12 +95,12 @@ def connect_error(
     `met` is the error of the socket, if the driver hands it on.
     """
     try:
-        from lambda_dbconn import proxy_messages
+        from lambda_dbconn.drivers import errors
         from lambda_dbconn.drivers.socket_errors import words_of
     except OSError:  # no file descriptor is left, which may be why it failed at all
         return ConnectError(f"no connection to {where}: {excerpt(text)}", retryable=True)
     meaning = words_of(met)
-    return proxy_messages.connect_error(engine, where, text, number=number, is_token=is_token, meaning=meaning)
+    return errors.connect_error(engine, where, text, number=number, is_token=is_token, meaning=meaning)
 
 
 def checked_isolation(isolation: str | None) -> str | None:

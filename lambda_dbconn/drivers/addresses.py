@@ -7,9 +7,9 @@ import os
 import socket
 import time
 
+from lambda_dbconn._resolver import descriptors_are_used_up, is_temporary, look_up
+from lambda_dbconn._values import TYPE_CHECKING, TypeVar
 from lambda_dbconn.errors import ConfigurationError, ConnectError, ConnectTimeoutError
-from lambda_dbconn.light import TYPE_CHECKING, TypeVar
-from lambda_dbconn.resolver import descriptors_are_used_up, is_temporary, look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,6 +12,8 @@ from contextlib import suppress
 import psycopg
 from psycopg import pq, waiting
 
+from lambda_dbconn._threads import in_thread
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.deadline import UNLIMITED_S
 from lambda_dbconn.drivers.postgresql import (
     PostgresqlSessions,
@@ -29,8 +31,6 @@ from lambda_dbconn.drivers.postgresql_connection import (
     within,
 )
 from lambda_dbconn.errors import DeadlineExceededError
-from lambda_dbconn.light import TYPE_CHECKING
-from lambda_dbconn.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from psycopg.abc import PQGen
 
-    from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.deadline import CancelScope
 
     _Base = psycopg.AsyncConnection[Any]
 else:
@@ -53,7 +53,7 @@ class AsyncConnection(Block, _Base):
     """
 
     # As in `Connection`.
-    cutoff: Cutoff | None
+    scope: CancelScope | None
     has_sent: bool
     is_reply_owed: bool
     look: Callable[[Any, PQGen[Any]], None] | None
@@ -66,7 +66,7 @@ class AsyncConnection(Block, _Base):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         # Here, because CPython takes longer to read what an object's class has, too.
-        self.cutoff = self.interrupt = self.look = self._loop = None
+        self.scope = self.interrupt = self.look = self._loop = None
         self.has_sent = self.is_reply_owed = self.has_unseen = False
         self.is_in_block = self.is_rolled_back = self.has_left_block = False
         self.last_query = ""
@@ -107,14 +107,14 @@ class AsyncConnection(Block, _Base):
                 usable; or during the wait, after which it is closed.
             psycopg.InterfaceError: The connection was released.
         """
-        cutoff = self.cutoff
+        scope = self.scope
         if self.is_in_block:
             self._note(gen)
-        if cutoff is not None and cutoff.ends_at < UNLIMITED_S:
-            left_s = cutoff.left_s()
+        if scope is not None and scope.ends_at < UNLIMITED_S:
+            left_s = scope.left_s()
             if left_s <= 0.0:
-                refuse(self, cutoff)
-                await self._cut(cutoff, None)
+                refuse(self, scope)
+                await self._cut(scope, None)
             timeout = left_s if timeout is None else min(left_s, timeout)
         self.has_sent = True
         if self.look is not None:
@@ -123,9 +123,9 @@ class AsyncConnection(Block, _Base):
             gen, *limits = within(gen, interval, timeout)
             return await waiting.wait_async(gen, self.pgconn.socket, *limits)
         except psycopg.OperationalError as error:
-            if cutoff is None or not ended_in_vain(error, cutoff):
+            if scope is None or not ended_in_vain(error, scope):
                 raise
-            await self._cut(cutoff, error)
+            await self._cut(scope, error)
         except (asyncio.CancelledError, KeyboardInterrupt):
             if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
                 try:
@@ -135,9 +135,9 @@ class AsyncConnection(Block, _Base):
                     self.pgconn.finish()
             raise
 
-    async def _cut(self, cutoff: Cutoff, error: BaseException | None) -> NoReturn:
+    async def _cut(self, scope: CancelScope, error: BaseException | None) -> NoReturn:
         try:
-            raise await in_thread(cutoff.cut, self) from error
+            raise await in_thread(scope.expire, self) from error
         finally:
             self.pgconn.finish()
 

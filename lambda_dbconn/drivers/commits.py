@@ -5,7 +5,7 @@ Asked only where the server's answer does not tell: after an error, or when the 
 
 from __future__ import annotations
 
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn._values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any
@@ -23,8 +23,8 @@ _COMMIT_ON_POSTGRESQL = frozenset(
 
 def may_commit(engine: str, text: Any) -> bool:
     """Say whether a text, as it was given to the driver, may commit; True for what is no text."""
-    from lambda_dbconn.pinning.scanner import MARK
-    from lambda_dbconn.pinning.statements import statements
+    from lambda_dbconn.proxy.scanner import MARK
+    from lambda_dbconn.proxy.statements import statements
 
     if isinstance(text, (bytes, bytearray)):
         text = bytes(text).decode("latin-1")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.light import TYPE_CHECKING, Protocol, TypeVar
+from lambda_dbconn._values import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lambda_dbconn.credentials import Credentials
-    from lambda_dbconn.deadline import Cutoff
-    from lambda_dbconn.drivers import Failure, SessionState
+    from lambda_dbconn.deadline import CancelScope
+    from lambda_dbconn.drivers import ErrorKind, SessionState
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
 
@@ -107,10 +107,10 @@ class Driver(Protocol[C]):
     def restore(self, connection: C) -> None:
         """Put the attributes of the connection object back that a caller may set. Sends nothing, raises nothing."""
 
-    def obey(self, connection: C, cutoff: Cutoff) -> None:
-        """Let every wait of the caller's, from now on, end when `cutoff` does, by what `cutoff.cut` then returns.
+    def bind_scope(self, connection: C, scope: CancelScope) -> None:
+        """Let every wait of the caller's, from now on, end when `scope` does, by what `scope.expire` then returns.
 
-        Said once of a connection; the cutoff's end is moved with each loan.
+        Said once of a connection; the scope's end is moved with each loan.
         """
 
     def interrupt(
@@ -127,5 +127,5 @@ class Driver(Protocol[C]):
     def close(self, connection: C) -> None:
         """Close, politely if the socket takes the words. Never blocks, never raises."""
 
-    def failure(self, connection: C, error: BaseException) -> Failure:
+    def classify(self, connection: C, error: BaseException) -> ErrorKind:
         """Say what an error means that the driver raised on this connection. Never blocks."""

@@ -10,9 +10,9 @@ import os
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.drivers import addresses, application_name
 from lambda_dbconn.errors import ConfigurationError, ConnectError
-from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:

@@ -21,10 +21,11 @@ from contextlib import suppress
 import pymysql
 from pymysql.constants import SERVER_STATUS
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.deadline import Limit
 from lambda_dbconn.drivers import (
     ENDED_INSIDE,
-    Failure,
+    ErrorKind,
     SessionState,
     addresses,
     application_name,
@@ -41,7 +42,6 @@ from lambda_dbconn.errors import (
     TransactionAbortedError,
     without_frames,
 )
-from lambda_dbconn.light import TYPE_CHECKING
 from lambda_dbconn.tls import configure_client
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ class MysqlDriver:
             with connection.within(timeout_s):
                 mysql_session.put_back(connection)
 
-    obey = staticmethod(Connection.obey)
+    bind_scope = staticmethod(Connection.bind_scope)
 
     def interrupt(
         self,
@@ -331,18 +331,18 @@ class MysqlDriver:
                 connection.close()
         connection.drop()
 
-    def failure(self, connection: Connection, error: BaseException) -> Failure:
+    def classify(self, connection: Connection, error: BaseException) -> ErrorKind:
         """Read the error's number; a connection that PyMySQL has closed is gone, unless a long statement was why."""
         if connection.has_choked:
-            return Failure.OTHER
+            return ErrorKind.OTHER
         if not connection.open:
-            return Failure.OTHER if connection.is_closed_by_caller else Failure.LOST
+            return ErrorKind.OTHER if connection.is_closed_by_caller else ErrorKind.LOST
         number = error.args[0] if isinstance(error, pymysql.Error) and error.args else None
         if number == _READ_ONLY_TRANSACTION and connection.server_status & _IN_READ_ONLY_TRANSACTION:
-            return Failure.OTHER  # the caller's own choice
-        from lambda_dbconn.drivers.failures import failure_of  # the happy path does without
+            return ErrorKind.OTHER  # the caller's own choice
+        from lambda_dbconn.drivers.errors import classify  # the happy path does without
 
-        return failure_of("mysql", number, str(error))
+        return classify("mysql", number, str(error))
 
     def _context(self, cafile: str) -> ssl.SSLContext:
         """Return the context that verifies chain and host name against this file; made once, it costs milliseconds."""

@@ -20,18 +20,18 @@ import pymysql
 from pymysql.charset import charset_by_name
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.deadline import Limit
 from lambda_dbconn.drivers.commits import may_commit
 from lambda_dbconn.drivers.mysql_result import Result, out_of_step
 from lambda_dbconn.errors import DeadlineExceededError
-from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
     from typing import Any
 
-    from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.deadline import CancelScope
     from lambda_dbconn.drivers.mysql_socket import Socket
 
     _Base = pymysql.Connection[Any]
@@ -51,8 +51,8 @@ class Connection(_Base):
 
     Attributes:
         address: The IP address that it is connected to.
-        cutoff: When all waits end but those with a limit of their own; None while it belongs to nobody who would say.
-        has_own_limit: A call of the library's is being made, which the cutoff does not concern.
+        scope: When all waits end but those with a limit of their own; None while it belongs to nobody who would say.
+        has_own_limit: A call of the library's is being made, which the scope does not concern.
         owes: Something was sent, or is being read, and the reply has not been read to its end: whatever is read next
             may belong to it. Set before the first byte, for an interrupt can strike anywhere.
         status: The server's last word on the session; None while there is none: an error has no status.
@@ -82,7 +82,7 @@ class Connection(_Base):
 
     address: str
     names: tuple[str, str | None, str] | None = None
-    cutoff: Cutoff | None = None
+    scope: CancelScope | None = None
     has_choked = False
     has_own_limit = False
     owes = False
@@ -181,19 +181,19 @@ class Connection(_Base):
 
     # --- limits
 
-    def obey(self, cutoff: Cutoff) -> None:
-        """Let all that waits from now on end when the cutoff does."""
-        self.cutoff = cutoff
+    def bind_scope(self, scope: CancelScope) -> None:
+        """Let all that waits from now on end when the scope does."""
+        self.scope = scope
         self.limit(None)
 
     def limit(self, ends_at: float | None) -> None:
-        """Let all that waits from now on end then, by the monotonic clock; None for when the cutoff does, if any."""
+        """Let all that waits from now on end then, by the monotonic clock; None for when the scope does, if any."""
         self.has_own_limit = ends_at is not None
         if self._sock is not None:
-            self._sock.limit = (self.cutoff or _NO_LIMIT) if ends_at is None else Limit(time.monotonic, ends_at)
+            self._sock.limit = (self.scope or _NO_LIMIT) if ends_at is None else Limit(time.monotonic, ends_at)
 
     def within(self, timeout_s: float) -> Within:
-        """Return what limits the calls in its `with` block together to this time, whatever the cutoff."""
+        """Return what limits the calls in its `with` block together to this time, whatever the scope."""
         return Within(self, timeout_s)
 
     def check_may_send(self) -> None:
@@ -203,14 +203,14 @@ class Connection(_Base):
             DeadlineExceededError: The deadline has passed.
             pymysql.InterfaceError: The connection was released.
         """
-        cutoff = self.cutoff
-        if cutoff is None or self.has_own_limit or self._sock is None or cutoff.ends_at > cutoff.monotonic():
+        scope = self.scope
+        if scope is None or self.has_own_limit or self._sock is None or scope.ends_at > scope.monotonic():
             return
-        if cutoff.is_released:
+        if scope.is_released:
             raise pymysql.InterfaceError(
                 "the connection was released at the end of its `with` block; use it inside the block"
             )
-        raise cutoff.refuse()
+        raise scope.refuse()
 
     def drop(self) -> None:
         """Close the socket, if it is open, without a word."""
@@ -221,13 +221,13 @@ class Connection(_Base):
 
         If the call was cut short because the invocation's time is over, that is said instead.
         """
-        sock, cutoff = self._sock, self.cutoff
+        sock, scope = self._sock, self.scope
         super()._force_close()  # type: ignore[misc] # not in PyMySQL's stubs
-        if cutoff is None or sock is None or self.has_own_limit or cutoff.is_released:
+        if scope is None or sock is None or self.has_own_limit or scope.is_released:
             return
-        if isinstance(sys.exception(), TimeoutError) and cutoff.left_s() <= 0:  # not the kernel's of a dead path
+        if isinstance(sys.exception(), TimeoutError) and scope.left_s() <= 0:  # not the kernel's of a dead path
             self.forget_rows()
-            raise cutoff.cut(self)
+            raise scope.expire(self)
 
     # --- what is sent, and whether its reply was read
 
@@ -319,7 +319,7 @@ class Connection(_Base):
         """Read the next of several results, unless the one before was not read to its end, or was given back."""
         if self.owes:
             raise out_of_step()
-        if self.cutoff is not None and self.cutoff.is_released:
+        if self.scope is not None and self.scope.is_released:
             self.check_may_send()
         return super().next_result(unbuffered)
 
@@ -371,7 +371,7 @@ class Connection(_Base):
 
 
 class Within:
-    """Limits a connection's calls together, whatever its cutoff."""
+    """Limits a connection's calls together, whatever its scope."""
 
     __slots__ = ("_connection", "_ends_at")
 

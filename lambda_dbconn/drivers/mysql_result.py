@@ -8,7 +8,7 @@ import pymysql
 from pymysql.connections import MySQLResult
 from pymysql.constants import CR, SERVER_STATUS
 
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn._values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

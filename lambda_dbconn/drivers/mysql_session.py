@@ -12,8 +12,8 @@ import struct
 import pymysql
 from pymysql.constants import COMMAND
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.drivers.mysql_result import Result, out_of_step
-from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -146,7 +146,7 @@ def put_back(connection: Connection) -> None:
         pymysql.Error: The server refuses, or the connection is lost.
         pymysql.NotSupportedError: The login named no database and one is selected: there is no way back to none.
     """
-    from lambda_dbconn.pinning.rules import MYSQL_TRACKED
+    from lambda_dbconn.proxy.rules import MYSQL_TRACKED
 
     assignments: dict[str, list[str]] = {"SESSION": [], "LOCAL": []}  # LOCAL means the same, and does not pin
     for variable in _variables(connection.changed):

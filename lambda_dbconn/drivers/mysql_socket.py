@@ -12,7 +12,7 @@ import select
 import socket
 import ssl
 
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn._values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

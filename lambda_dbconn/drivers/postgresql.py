@@ -21,9 +21,10 @@ import psycopg
 from psycopg import pq, waiting
 from psycopg.rows import tuple_row
 
+from lambda_dbconn._values import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.drivers import (
     ENDED_INSIDE,
-    Failure,
+    ErrorKind,
     SessionState,
     addresses,
     checked_isolation,
@@ -34,14 +35,13 @@ from lambda_dbconn.drivers import (
 from lambda_dbconn.drivers.commits import may_commit
 from lambda_dbconn.drivers.postgresql_connection import Connection
 from lambda_dbconn.errors import ConnectTimeoutError, DeadlineExceededError, TransactionAbortedError
-from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from typing import Any
 
     from lambda_dbconn.credentials import Credentials
-    from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.deadline import CancelScope
     from lambda_dbconn.drivers.async_postgresql import AsyncConnection
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
@@ -105,9 +105,9 @@ class PostgresqlSessions(Generic[C]):
         """Return whether anything was sent, since `watch`, whose text could not be seen. Never blocks."""
         return connection.has_unseen
 
-    def obey(self, connection: C, cutoff: Cutoff) -> None:
+    def bind_scope(self, connection: C, scope: CancelScope) -> None:
         """Let the caller's calls end with the invocation's time."""
-        connection.cutoff = cutoff
+        connection.scope = scope
 
     def fileno(self, connection: C) -> int:
         """Return the socket's file descriptor."""
@@ -216,15 +216,15 @@ class PostgresqlSessions(Generic[C]):
         finally:
             request.finish()
 
-    def failure(self, connection: C, error: BaseException) -> Failure:
+    def classify(self, connection: C, error: BaseException) -> ErrorKind:
         """Read the SQLSTATE; errors without one come from a connection that is gone."""
         if connection.closed:
-            return Failure.LOST if connection.broken else Failure.OTHER  # the caller has closed it
-        from lambda_dbconn.drivers.failures import failure_of  # the happy path does without
+            return ErrorKind.LOST if connection.broken else ErrorKind.OTHER  # the caller has closed it
+        from lambda_dbconn.drivers.errors import classify  # the happy path does without
 
-        found = failure_of("postgresql", getattr(error, "sqlstate", None), str(error))
-        is_read_only_by_choice = found is Failure.READ_ONLY and connection.read_only
-        return Failure.OTHER if is_read_only_by_choice else found
+        found = classify("postgresql", getattr(error, "sqlstate", None), str(error))
+        is_read_only_by_choice = found is ErrorKind.READ_ONLY and connection.read_only
+        return ErrorKind.OTHER if is_read_only_by_choice else found
 
 
 class PostgresqlDriver(PostgresqlSessions[Connection]):

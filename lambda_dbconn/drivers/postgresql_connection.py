@@ -11,9 +11,9 @@ import time
 import psycopg
 from psycopg import pq, waiting
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.deadline import UNLIMITED_S
 from lambda_dbconn.drivers import psycopg_internals
-from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from psycopg.abc import PQGen
 
-    from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.deadline import CancelScope
     from lambda_dbconn.drivers.async_postgresql import AsyncConnection
 
     _Base = psycopg.Connection[Any]
@@ -46,22 +46,22 @@ def within(gen: PQGen[Any], interval: float, limit_s: float | None) -> tuple[Any
     return _until(time.monotonic() + limit_s, gen), interval
 
 
-def ended_in_vain(error: psycopg.OperationalError, cutoff: Cutoff) -> bool:
+def ended_in_vain(error: psycopg.OperationalError, scope: CancelScope) -> bool:
     """Say whether an error is the end of the invocation's time, and not the server's word."""
-    return error.sqlstate is None and cutoff.left_s() <= 0
+    return error.sqlstate is None and scope.left_s() <= 0
 
 
-def refuse(connection: Connection | AsyncConnection, cutoff: Cutoff) -> None:
+def refuse(connection: Connection | AsyncConnection, scope: CancelScope) -> None:
     """Raise for a wait that must not begin, so that nothing is sent; return if one was sent before and must be cut.
 
     Raises:
         psycopg.InterfaceError: The connection was released.
         DeadlineExceededError: The deadline has passed. The connection stays usable.
     """
-    if cutoff.is_released:
+    if scope.is_released:
         raise psycopg.InterfaceError(_RELEASED)
     if connection.pgconn.transaction_status != _ACTIVE:
-        raise cutoff.refuse()
+        raise scope.refuse()
 
 
 def _until(ends_at: float, gen: PQGen[Any]) -> PQGen[Any]:
@@ -151,7 +151,7 @@ class Connection(Block, _Base):
     closes the connection at release. Its own `transaction()` it rolls back, within the time for cleaning.
 
     Attributes:
-        cutoff: The deadline; None while nobody has set one.
+        scope: The deadline; None while nobody has set one.
         has_sent: Whether anything of the user's was sent since login or since the last reset.
         is_reply_owed: A reset was sent, and its answer was not read to its end.
         look: Is shown each generator before it is driven, where statements are watched (`watching`); else None.
@@ -159,7 +159,7 @@ class Connection(Block, _Base):
         has_unseen: Whether something was sent, where statements are watched, whose text was not seen.
     """
 
-    cutoff: Cutoff | None
+    scope: CancelScope | None
     has_sent: bool
     is_reply_owed: bool
     look: Callable[[Any, PQGen[Any]], None] | None
@@ -168,7 +168,7 @@ class Connection(Block, _Base):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         # Here, because CPython takes longer to read what an object's class has, too.
-        self.cutoff = self.look = None
+        self.scope = self.look = None
         self.has_sent = self.is_reply_owed = self.has_unseen = False
         self.is_in_block = self.is_rolled_back = self.has_left_block = False
         self.last_query = ""
@@ -197,18 +197,18 @@ class Connection(Block, _Base):
                 usable; or during the wait, after which it is closed.
             psycopg.InterfaceError: The connection was released.
         """
-        cutoff = self.cutoff
+        scope = self.scope
         if self.is_in_block:
             self._note(gen)
-        if cutoff is None or cutoff.ends_at == UNLIMITED_S:
+        if scope is None or scope.ends_at == UNLIMITED_S:
             self.has_sent = True
             if self.look is not None:
                 self.look(self, gen)
             return _wait(self, gen, interval, timeout)
-        left_s = cutoff.ends_at - cutoff.monotonic()
+        left_s = scope.ends_at - scope.monotonic()
         if left_s <= 0.0:
-            refuse(self, cutoff)
-            self._cut(cutoff, None)
+            refuse(self, scope)
+            self._cut(scope, None)
         self.has_sent = True
         if self.look is not None:
             self.look(self, gen)
@@ -216,19 +216,19 @@ class Connection(Block, _Base):
             limit_s = left_s if timeout is None or left_s < timeout else timeout
             return _drive(gen, self.pgconn.socket, interval, limit_s)
         except psycopg.OperationalError as error:
-            if not ended_in_vain(error, cutoff):
+            if not ended_in_vain(error, scope):
                 raise
-            self._cut(cutoff, error)
+            self._cut(scope, error)
         except KeyboardInterrupt:
             if self.pgconn.transaction_status == _ACTIVE:
                 try:
-                    cutoff.interrupt(self)
+                    scope.interrupt(self)
                 finally:
                     self.pgconn.finish()
             raise
 
-    def _cut(self, cutoff: Cutoff, error: BaseException | None) -> NoReturn:
+    def _cut(self, scope: CancelScope, error: BaseException | None) -> NoReturn:
         try:
-            raise cutoff.cut(self) from error
+            raise scope.expire(self) from error
         finally:
             self.pgconn.finish()

@@ -6,7 +6,7 @@ name and meaning there. psycopg offers nothing public that says or does the same
 
 from __future__ import annotations
 
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn._values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any

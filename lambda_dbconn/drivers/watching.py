@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import psycopg
 
-from lambda_dbconn.light import TYPE_CHECKING, Protocol
+from lambda_dbconn._values import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,1 +1,4 @@
-"""Where events go. A sink knows `lambda_dbconn.events` and nothing else of the package."""
+"""Where events go: logging, EMF, Powertools, OpenTelemetry.
+
+Managers import the logging one, users the others; an observer imports `lambda_dbconn.events` and nothing else.
+"""

@@ -13,9 +13,9 @@ import sys
 import time
 from _thread import allocate_lock
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.events import ConnectionReused, LoanEnded
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn.events import ConnectionReleased, ConnectionReused
 from lambda_dbconn.observers.measures import COUNT, measures
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _NAMESPACE = re.compile(r"(?!AWS/|:)[\w.\-/#: ]{1,255}", re.ASCII)
 _DIMENSION_NAME = re.compile(r"(?!:)[ -~]{1,255}")
 _DIMENSION_VALUE = re.compile(r"[ -~]{1,1024}")
 _OURS = re.compile(  # the members of a line that are not dimensions
-    "_aws|endpoints|request_id|(Borrow|Connect|Credential|CredentialRefresh|Ping)(Failures|Ms)|"
+    "_aws|endpoints|request_id|(Acquire|Connect|Credential|CredentialRefresh|Ping)(Failures|Ms)|"
     r"Connects|CredentialRefreshes|Pins|Replacements|Replaced\w+|Reuses|TransactionsLeftOpen"
 )
 
@@ -94,7 +94,7 @@ class EmfObserver:
         """Add an event to the metrics; at the end of a loan, write the line that is due."""
         if os.getpid() != self._pid:  # a fork's child: these numbers, and maybe the lock, are its parent's
             self._begin_anew()
-        is_reuse = type(event) is LoanEnded and event.outcome == "reused"
+        is_reuse = type(event) is ConnectionReleased and event.outcome == "reused"
         if is_reuse and not self._is_time(self._wall()):
             with self._adding:
                 self._reuses.append(event)
@@ -114,7 +114,7 @@ class EmfObserver:
         with self._adding:
             self._add(event)
             self._has_news = self._has_news or not is_reuse
-            if not isinstance(event, LoanEnded):
+            if not isinstance(event, ConnectionReleased):
                 return None
             now = self._wall()
             invocation = event.request_id, os.environ.get(_TRACE_ID, "")

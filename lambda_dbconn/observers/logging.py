@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import sys
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.events import (
     ConnectFailed,
     ConnectGaveUp,
     ConnectionOpened,
+    ConnectionReleased,
     ConnectionReused,
     CredentialsFailed,
     Event,
-    LoanEnded,
     PingFailed,
     ResetDelayed,
     SessionPinned,
     TransactionRolledBack,
     WarmUpFailed,
 )
-from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any
@@ -61,7 +61,7 @@ class LoggingObserver:
     Log text is for people; programs use an observer of their own.
     """
 
-    ignores: tuple[type[Event], ...] = (ConnectionReused, LoanEnded)
+    ignores: tuple[type[Event], ...] = (ConnectionReused, ConnectionReleased)
 
     def on_event(self, event: Event) -> None:
         """Log one event."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.events import (
     ConnectFailed,
     ConnectionOpened,
+    ConnectionReleased,
     ConnectionReplaced,
     CredentialsFailed,
     CredentialsFetched,
     Event,
-    LoanEnded,
     PingFailed,
     SessionPinned,
     TransactionRolledBack,
 )
-from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +32,10 @@ def measures(event: Event) -> tuple[Measure, ...]:
     return () if take is None else take(event)
 
 
-def _loan(event: LoanEnded) -> tuple[Measure, ...]:
+def _loan(event: ConnectionReleased) -> tuple[Measure, ...]:
     if event.outcome == "failed":
-        return (_once("BorrowFailures"),)
-    waited = _took("BorrowMs", event.borrow_s)
+        return (_once("AcquireFailures"),)
+    waited = _took("AcquireMs", event.wait_s)
     return (_once("Reuses"), waited) if event.outcome == "reused" else (waited,)
 
 
@@ -64,5 +64,5 @@ _TABLE: dict[type[Event], Callable[[Any], tuple[Measure, ...]]] = {
     PingFailed: lambda _: (_once("PingFailures"),),
     TransactionRolledBack: lambda event: (_once("TransactionsLeftOpen"),) if event.is_left_open else (),
     SessionPinned: lambda _: (_once("Pins"),),
-    LoanEnded: _loan,
+    ConnectionReleased: _loan,
 }

@@ -9,16 +9,16 @@ import time
 
 from opentelemetry import metrics, trace
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.events import (
     ConnectFailed,
     ConnectionOpened,
+    ConnectionReleased,
     ConnectionReplaced,
     ConnectionReused,
     CredentialsFetched,
     Event,
-    LoanEnded,
 )
-from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -54,10 +54,10 @@ class OpenTelemetryObserver:
     def on_event(self, event: Event) -> None:
         """Record one event."""
         where = {"db.client.connection.pool.name": event.endpoint}
-        if isinstance(event, LoanEnded):
+        if isinstance(event, ConnectionReleased):
             how = {**where, "lambda_dbconn.outcome": event.outcome}
-            self._borrow_s.record(event.borrow_s, how)
-            self._lent_s.record(event.lent_s, how)
+            self._borrow_s.record(event.wait_s, how)
+            self._lent_s.record(event.use_s, how)
         elif isinstance(event, ConnectionOpened):
             self._connect_s.record(event.duration_s, {**where, "lambda_dbconn.reason": event.reason})
         elif isinstance(event, ConnectionReplaced):

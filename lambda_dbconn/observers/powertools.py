@@ -5,12 +5,18 @@ Rests on Powertools 3 and, for subsegments, on its X-Ray provider. Nothing of ei
 
 from __future__ import annotations
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.events import ConnectFailed, ConnectionOpened, ConnectionReused, CredentialsFetched, LoanEnded
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn.events import (
+    ConnectFailed,
+    ConnectionOpened,
+    ConnectionReleased,
+    ConnectionReused,
+    CredentialsFetched,
+)
+from lambda_dbconn.observers.composite import CompositeObserver
 from lambda_dbconn.observers.logging import DEBUG, INFO, LOGGER_NAME, WARNING, level_of
 from lambda_dbconn.observers.measures import measures
-from lambda_dbconn.observers.several import SeveralObservers
 
 if TYPE_CHECKING:
     from typing import Any
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.events import Event, Observer
 
 
-class PowertoolsObserver(SeveralObservers):
+class PowertoolsObserver(CompositeObserver):
     """Logs, counts and traces with what it is given.
 
     Args:
@@ -51,7 +57,7 @@ class PowertoolsObserver(SeveralObservers):
 
 
 class _Log:
-    ignores: tuple[type[Event], ...] = (ConnectionReused, LoanEnded)
+    ignores: tuple[type[Event], ...] = (ConnectionReused, ConnectionReleased)
 
     def __init__(self, logger: Logger) -> None:
         self._log = {DEBUG: logger.debug, INFO: logger.info, WARNING: logger.warning}
@@ -72,7 +78,7 @@ class _Metrics:
 
 
 class _Trace:
-    ignores: tuple[type[Event], ...] = (ConnectionReused, LoanEnded)
+    ignores: tuple[type[Event], ...] = (ConnectionReused, ConnectionReleased)
 
     def __init__(self, tracer: Tracer) -> None:
         self._provider: Any = tracer.provider  # whose class says less than X-Ray's can

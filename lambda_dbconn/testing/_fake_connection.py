@@ -6,12 +6,12 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-from lambda_dbconn.drivers import Failure
+from lambda_dbconn.drivers import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.deadline import CancelScope
     from lambda_dbconn.testing.fakes import FakeServer
 
 NOTICE = b"N"
@@ -22,7 +22,7 @@ _RESET_DONE = b"R"
 class FakeError(Exception):
     """Stands for a driver's own error. `kind` is what the driver makes of it."""
 
-    def __init__(self, text: str, kind: Failure = Failure.OTHER) -> None:
+    def __init__(self, text: str, kind: ErrorKind = ErrorKind.OTHER) -> None:
         super().__init__(text, kind)
         self.kind = kind
 
@@ -41,7 +41,7 @@ class FakeConnection:
         is_over: Whether the server has ended the session.
         is_silent: Whether the session is half-open: nothing comes back, not even an error.
         is_interrupted: Whether the server was asked to stop what it is doing for it.
-        cutoff: When waits must end.
+        scope: When waits must end.
         is_released: Whether the client has closed the socket.
         closes: How often the library has closed it: once is right.
         round_trips: How many messages the client has sent on it.
@@ -61,7 +61,7 @@ class FakeConnection:
         self.is_over = False
         self.is_silent = False
         self.is_interrupted = False
-        self.cutoff: Cutoff | None = None
+        self.scope: CancelScope | None = None
         self.is_released = False
         self.closes = 0
         self.round_trips = 0
@@ -83,10 +83,10 @@ class FakeConnection:
 
     def execute(self, sql: str, _parameters: Iterable[Any] = ()) -> FakeCursor:
         """Send one statement, unless the block is over or the time is."""
-        if self.cutoff is not None and self.cutoff.is_released:
+        if self.scope is not None and self.scope.is_released:
             raise FakeError("the connection was released at the end of its `with` block; use it inside the block")
-        if self.cutoff is not None and self.cutoff.left_s() <= 0:
-            raise self.cutoff.refuse()
+        if self.scope is not None and self.scope.left_s() <= 0:
+            raise self.scope.refuse()
         if self.see is not None:
             self.see(sql)
         self.has_sent = True

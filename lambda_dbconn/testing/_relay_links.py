@@ -118,7 +118,7 @@ class RelayLinks:
         self.listen()
 
     def run(self) -> None:
-        """Forward and obey until told to stop: for each of ``commands``, ``wake_sender`` is sent one byte."""
+        """Forward and bind_scope until told to stop: for each of ``commands``, ``wake_sender`` is sent one byte."""
         try:
             while not self._is_stopping:
                 ready = self._selector.select(self._until_due_s())

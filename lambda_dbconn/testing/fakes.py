@@ -16,16 +16,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from lambda_dbconn.drivers import ENDED_INSIDE, Failure, SessionState, checked_isolation
+from lambda_dbconn.drivers import ENDED_INSIDE, ErrorKind, SessionState, checked_isolation
 from lambda_dbconn.errors import AuthenticationError, ConnectError, ConnectTimeoutError, TransactionAbortedError
-from lambda_dbconn.events import LoanEnded
+from lambda_dbconn.events import ConnectionReleased
 from lambda_dbconn.testing._fake_connection import LAST_WORDS, NOTICE, FakeConnection, FakeCursor, FakeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lambda_dbconn.credentials import Credentials
-    from lambda_dbconn.deadline import Cutoff
+    from lambda_dbconn.deadline import CancelScope
     from lambda_dbconn.events import Event
     from lambda_dbconn.settings import Settings
     from lambda_dbconn.tls import Trust
@@ -91,7 +91,7 @@ class FakeContext:
 class RecordingObserver:
     """Keeps every event but the end of a loan, in order; set `ignores` to keep that, too."""
 
-    ignores: tuple[type[Event], ...] = (LoanEnded,)
+    ignores: tuple[type[Event], ...] = (ConnectionReleased,)
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -223,28 +223,28 @@ class FakeServer:
             FakeError: Of kind `LOST`; or whatever was demanded.
         """
         if connection.closed:
-            raise FakeError("the connection is closed", Failure.LOST)
+            raise FakeError("the connection is closed", ErrorKind.LOST)
         self.counts[operation] += 1
         connection.round_trips += 1
         limit_s = _UNACKNOWLEDGED_LIMIT_S if timeout_s is None else timeout_s
         takes_s = limit_s if connection.is_silent else min(limit_s, self.round_trip_s)
-        cutoff = connection.cutoff if timeout_s is None else None  # with a limit it is the library's own
-        if cutoff is not None and cutoff.left_s() < takes_s:
-            self.clock.advance(max(0.0, cutoff.left_s()))
+        scope = connection.scope if timeout_s is None else None  # with a limit it is the library's own
+        if scope is not None and scope.left_s() < takes_s:
+            self.clock.advance(max(0.0, scope.left_s()))
             connection.is_lost = True
-            raise cutoff.cut(connection)
+            raise scope.expire(connection)
         if connection.is_silent or self.round_trip_s > limit_s:
             self.clock.advance(limit_s)
             connection.is_lost = True
-            raise FakeError(f"no answer within {limit_s:g} s", Failure.LOST)
+            raise FakeError(f"no answer within {limit_s:g} s", ErrorKind.LOST)
         self.clock.advance(self.round_trip_s)
         if connection.is_over:
             connection.is_lost = True
-            raise FakeError("server closed the connection unexpectedly", Failure.LOST)
+            raise FakeError("server closed the connection unexpectedly", ErrorKind.LOST)
         try:
             self._raise_demanded(operation)
         except FakeError as error:
-            connection.is_lost = error.kind is Failure.LOST
+            connection.is_lost = error.kind is ErrorKind.LOST
             raise
 
     def await_reset(self, connection: FakeConnection, timeout_s: float) -> None:
@@ -259,7 +259,7 @@ class FakeServer:
             if connection.is_silent:
                 self.clock.advance(timeout_s)
             connection.is_lost = True
-            raise FakeError("the answer to the reset did not come", Failure.LOST)
+            raise FakeError("the answer to the reset did not come", ErrorKind.LOST)
         connection.owes_reset = False
 
     def _raise_demanded(self, operation: str) -> None:
@@ -383,9 +383,9 @@ class FakeDriver:
         connection.row_factory = None
         connection.is_block = False
 
-    def obey(self, connection: FakeConnection, cutoff: Cutoff) -> None:
-        """Let round trips end with the cutoff."""
-        connection.cutoff = cutoff
+    def bind_scope(self, connection: FakeConnection, scope: CancelScope) -> None:
+        """Let round trips end with the scope."""
+        connection.scope = scope
 
     def interrupt(
         self,
@@ -409,11 +409,11 @@ class FakeDriver:
         connection.closes += 1
         connection.close()
 
-    def failure(self, connection: FakeConnection, error: BaseException) -> Failure:
+    def classify(self, connection: FakeConnection, error: BaseException) -> ErrorKind:
         """Say what an error means; on a connection that is over, each means that."""
         if connection.closed:
-            return Failure.LOST
-        return error.kind if isinstance(error, FakeError) else Failure.OTHER
+            return ErrorKind.LOST
+        return error.kind if isinstance(error, FakeError) else ErrorKind.OTHER
 
 
 __all__ = [

@@ -75,7 +75,7 @@ def assert_replaced(database: Database, idle: Idle, reason: str) -> None:
         "ConnectionReplaced",
         "ConnectionOpened",
     ]
-    assert idle.db.stats().open_now == 1
+    assert idle.db.stats().open == 1
 
 
 def kill_session(database: Database, idle: Idle) -> None:

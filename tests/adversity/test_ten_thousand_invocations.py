@@ -374,7 +374,7 @@ def assert_the_witnesses_agree(life: Life, function: Function) -> None:
     assert cost["found AWSPENDING"] >= 5 or isinstance(life.access, IamAccess)  # rotations were met in their window
     for stage in ("AWSCURRENT", "AWSPENDING"):
         assert cost[f"found {stage}"] == events[f"found {stage}"]
-    assert sum(each.open_now for each in stats) == life.is_connected
+    assert sum(each.open for each in stats) == life.is_connected
     first_reads = len(life.environments) + 3 * life.due["secret deleted"]
     rounds = life.due["set_secret"] + 2 * (life.due["user removed"] + life.due["secret wrong"])
     assert life.reads.asked.total() <= first_reads + 3 * rounds

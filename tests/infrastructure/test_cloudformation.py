@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lambda_dbconn import Settings
-from lambda_dbconn.endpoint import EndpointKind
+from lambda_dbconn.settings.endpoint import EndpointKind
 from tests.infrastructure.templates import (
     ACCOUNT,
     LOG_GROUP_ARN,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn import connector
+from lambda_dbconn.cache import connector
 from tests.support.database import LIMIT_S, MYSQL_TLS, Database, database_of
 
 if TYPE_CHECKING:

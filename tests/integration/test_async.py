@@ -209,7 +209,7 @@ def test_each_task_has_a_connection_and_there_are_no_more_than_allowed(database:
         return list(await asyncio.gather(*tasks))
 
     assert len(set(asyncio.run(work()))) == 3
-    assert (db.stats().opened, db.stats().lent_now) == (3, 0)
+    assert (db.stats().opened, db.stats().in_use) == (3, 0)
 
 
 def test_a_second_borrow_in_the_same_task_is_an_error_and_harms_nothing(database: Database) -> None:

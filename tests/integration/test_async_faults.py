@@ -16,8 +16,8 @@ from lambda_dbconn import (
     DeadlineExceededError,
     Secret,
     Settings,
-    connector,
 )
+from lambda_dbconn.cache import connector
 from lambda_dbconn.events import ConnectionClosed
 from lambda_dbconn.testing.certificates import Certificates
 from tests.support.async_access import SLEEP_S, do, manager, session, sleep, sleepers
@@ -77,7 +77,7 @@ def test_a_cancelled_statement_is_stopped_and_costs_its_connection(database: Dat
     first = session(db)
     asyncio.run(cancel_when(lambda: sleepers(database) == 1, work()))
     wait_until(lambda: sleepers(database) == 0)
-    assert (db.stats().lent_now, db.stats().open_now) == (0, 0)
+    assert (db.stats().in_use, db.stats().open) == (0, 0)
     assert session(db) != first
     assert database.count(name) == 0
 
@@ -110,7 +110,7 @@ def test_a_task_cancelled_while_a_connection_is_opened_leaves_none(database: Dat
         asyncio.run(cancel_when(lambda: database.relay.connects > 0, work()))
     finally:
         database.relay.heal()
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
     assert session(db) > 0
     wait_until(lambda: database.relay.connects >= 2)
     asyncio.run(db.close())
@@ -143,7 +143,7 @@ def test_a_task_cancelled_while_its_connection_is_pinged_leaves_none(
         asyncio.run(cancel_soon())
     finally:
         database.relay.heal()
-    assert (db.stats().lent_now, db.stats().open_now) == (0, 0)
+    assert (db.stats().in_use, db.stats().open) == (0, 0)
     assert session(db) != first
 
 
@@ -216,7 +216,7 @@ def test_a_commit_without_an_answer_is_unknown_and_is_not_waited_for(
             asyncio.run(work())
     finally:
         database.relay.heal()
-    assert db.stats().open_now == 0
+    assert db.stats().open == 0
 
 
 def test_the_limit_of_one_loan_is_not_that_of_the_next(database: Database) -> None:
@@ -226,8 +226,8 @@ def test_the_limit_of_one_loan_is_not_that_of_the_next(database: Database) -> No
         async with db.connection(LIMIT_S):
             pass
         async with db.connection() as connection:
-            assert connection.cutoff is not None
-            assert connection.cutoff.left_s() == float("inf")
+            assert connection.scope is not None
+            assert connection.scope.left_s() == float("inf")
 
     asyncio.run(work())
 
@@ -318,7 +318,7 @@ def test_an_endpoint_that_is_not_there_is_an_error_and_warm_up_raises_nothing(ow
     assert not asyncio.run(db.warm_up())
     with pytest.raises(ConnectError):
         session(db)
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
 
 
 # --- RDS Proxy's stand-in
@@ -370,5 +370,5 @@ def test_behind_rds_proxy_with_a_token_nothing_pins_and_a_cancelled_statement_is
             asyncio.run(cancelled())
         running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(3)'"
         assert postgres.query(running) == [(1,)], "it was waited for, or told to stop, which the proxy does not know"
-        assert db.stats().open_now == 0
+        assert db.stats().open == 0
         asyncio.run(db.close())

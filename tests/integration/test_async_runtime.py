@@ -67,7 +67,7 @@ def test_a_statement_that_takes_too_long_leaves_time_for_an_answer_and_nothing_e
     told = interrupted.value
     assert told["error"] == "DeadlineExceededError"
     assert told["left_ms"] > 0
-    assert (told["open_now"], known(told), told["timers"]) == (0, before, [])  # the one that told the server has ended
+    assert (told["open"], known(told), told["timers"]) == (0, before, [])  # the one that told the server has ended
     wait_until(lambda: threads(runtime) == len(before) + POLLING)
     wait_until(lambda: own_postgres.session_ids() == [])
     assert invoke(runtime)["replaced"] == {"deadline": 1}

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lambda_dbconn import ConnectionManager, CredentialsError, Secret, Settings
-from lambda_dbconn.clock import SystemClock
 from lambda_dbconn.credentials.aws_keys import AwsKeys, FunctionKeys
 from lambda_dbconn.credentials.iam import IamProvider
 from lambda_dbconn.credentials.secret_service import ServiceSource
 from lambda_dbconn.credentials.secret_sources import ExtensionSource
-from lambda_dbconn.deadline import Deadline
+from lambda_dbconn.deadline import Deadline, SystemClock
 from tests.support.answers import WITHOUT_END, answering, flooding, silent
 from tests.support.secrecy import shown_of
 
@@ -207,7 +206,7 @@ def test_a_restored_function_signs_without_an_sdk(snapstart: pytest.MonkeyPatch)
     code = """
 import sys
 from lambda_dbconn import Settings
-from lambda_dbconn.clock import SystemClock
+from lambda_dbconn.deadline import SystemClock
 from lambda_dbconn.credentials.iam import IamProvider
 from lambda_dbconn.deadline import Deadline
 settings = Settings(engine="postgresql", host=sys.argv[1], port=5432, user="app", auth="iam")

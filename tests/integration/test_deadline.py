@@ -13,7 +13,8 @@ import psycopg
 import pymysql
 import pytest
 
-from lambda_dbconn import CommitUnknownError, DeadlineExceededError, connector
+from lambda_dbconn import CommitUnknownError, DeadlineExceededError
+from lambda_dbconn.cache import connector
 from lambda_dbconn.events import ConnectionClosed
 from tests.support.clients import wait_until
 from tests.support.database import LIMIT_S, MYSQL_TLS, database_of, deed, do, fetch, touch
@@ -147,7 +148,7 @@ def test_a_caller_who_catches_it_answers_and_loses_nothing_but_the_connection(da
             fetch(connection, sleep(database))
         with pytest.raises((psycopg.Error, pymysql.Error)):
             fetch(connection, "SELECT 1")
-    assert db.stats().open_now == 0
+    assert db.stats().open == 0
     with db.connection(LIMIT_S) as connection:
         assert fetch(connection, "SELECT 1")[0][0] == 1
 
@@ -183,7 +184,7 @@ def test_ctrl_c_stops_the_statement_with_a_deadline_and_without(
     wait_until(lambda: sleepers(database) == 0)
     with db.connection(LIMIT_S) as connection:
         assert fetch(connection, "SELECT 1")[0][0] == 1
-    assert db.stats().open_now == 1
+    assert db.stats().open == 1
 
 
 def test_waiting_for_a_notification_ends_when_the_caller_says(postgresql_database: Database) -> None:
@@ -222,7 +223,7 @@ def test_a_commit_without_an_answer_is_unknown_and_is_not_waited_for(
         database.relay.freeze()
     database.relay.heal()
     assert isinstance(caught.value.__cause__, DeadlineExceededError)
-    assert db.stats().open_now == 0
+    assert db.stats().open == 0
 
 
 def test_a_lock_that_another_session_has_is_waited_for_within_the_limit(database: Database) -> None:

@@ -117,7 +117,7 @@ def test_a_manager_examines_its_own_endpoint_beside_the_connection_that_it_keeps
     db: ConnectionManager[Any] = ConnectionManager(Settings.from_env())
     with closing(db), db.connection(10):
         assert db.doctor(10).is_well
-        assert (db.stats().opened, db.stats().open_now) == (1, 1)
+        assert (db.stats().opened, db.stats().open) == (1, 1)
 
 
 def test_a_login_with_a_token_through_a_proxy_that_is_well(

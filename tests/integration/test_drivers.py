@@ -284,7 +284,7 @@ def test_a_demoted_server_costs_the_connection_and_the_error_is_the_drivers_own(
     with read_only(database):
         with pytest.raises((psycopg.errors.ReadOnlySqlTransaction, pymysql.err.OperationalError)), db.connection() as c:
             do(c, name)
-        assert db.stats().open_now == 0
+        assert db.stats().open == 0
     with db.connection() as connection:
         do(connection, name)
     assert database.reasons() == ["read_only"]

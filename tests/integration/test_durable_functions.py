@@ -84,7 +84,7 @@ def test_the_pages_example_runs_and_its_steps_are_done_once(
         assert runner.run(input=json.dumps({"order_id": 7})).status.name == "SUCCEEDED"
     assert postgres.query("SELECT * FROM reservation") == []
     stats = db.stats()
-    assert (stats.opened, stats.reused, stats.lent_now) == (1, 1, 0)
+    assert (stats.opened, stats.reused, stats.in_use) == (1, 1, 0)
 
 
 def test_what_is_written_outside_a_step_is_written_in_each_replay(

@@ -99,9 +99,9 @@ def test_under_the_three_decorators_the_observer_logs_counts_and_traces(postgres
     assert {(document.namespace, document.dimensions["service"]) for document in (first, second, third)} == {
         ("Shop", "employees")
     }
-    assert set(first.metrics) == {"Connects", "ConnectMs", "BorrowMs"}
-    assert set(second.metrics) == {"Reuses", "BorrowMs"}
-    assert set(third.metrics) == {"Replacements", "ReplacedHangUp", "Connects", "ConnectMs", "BorrowMs"}
+    assert set(first.metrics) == {"Connects", "ConnectMs", "AcquireMs"}
+    assert set(second.metrics) == {"Reuses", "AcquireMs"}
+    assert set(third.metrics) == {"Replacements", "ReplacedHangUp", "Connects", "ConnectMs", "AcquireMs"}
     connects = [segment for segment in segments if segment["name"] == "## lambda_dbconn.connect"]
     handlers = [segment["id"] for segment in segments if segment["name"] == "## handler"]
     assert [segment["parent_id"] for segment in connects] == [handlers[0], handlers[2]]
@@ -273,7 +273,7 @@ def test_metrics_are_one_line_an_invocation_at_most_and_sessions_have_the_functi
         first, second = emf.documents(runtime.output())
     assert first.namespace == "lambda_dbconn"
     assert first.dimensions == {"function_name": name}
-    assert set(first.metrics) == {"Connects", "ConnectMs", "BorrowMs"}
+    assert set(first.metrics) == {"Connects", "ConnectMs", "AcquireMs"}
     assert first.metrics["Connects"] == 1
     assert second.metrics["Reuses"] == 5  # of the two invocations that had no line, and none of its own later ones
     assert (second.metrics["Replacements"], second.metrics["ReplacedHangUp"]) == (1, 1)

@@ -162,21 +162,21 @@ def test_close_during_a_loan_ends_the_session_when_it_comes_back(database: Datab
         do(connection, name)
     database.relay.wait_for_connections(0)
     assert database.count(name) == 2
-    assert db.stats().open_now == 0
+    assert db.stats().open == 0
 
 
 def test_stats_tell_what_happened(database: Database) -> None:
     db = database.manager()
     for _ in range(3):
         with db.connection():
-            assert db.stats().lent_now == 1
+            assert db.stats().in_use == 1
     database.clock.advance(3600)
     with db.connection():
         pass
     stats = db.stats()
     assert (stats.opened, stats.reused, stats.closed) == (2, 2, 1)
     assert stats.replaced == {"idle": 1}
-    assert (stats.open_now, stats.lent_now) == (1, 0)
+    assert (stats.open, stats.in_use) == (1, 0)
     assert (stats.connect_failures, stats.ping_failures, stats.rolled_back) == (0, 0, 0)
 
 

@@ -146,10 +146,10 @@ def test_a_commit_that_is_left_in_does_no_harm_and_the_drivers_own_block_costs_a
             with after.db.connection(20) as conn, conn:
                 conn.execute("select 1")
         assert after.db.stats().opened == 2
-        assert after.db.stats().open_now == 0
+        assert after.db.stats().open == 0
         with after.db.connection(20) as conn, conn.transaction():
             conn.execute("select 1")
-        assert after.db.stats().open_now == 1
+        assert after.db.stats().open == 1
 
 
 # --- from SQLAlchemy

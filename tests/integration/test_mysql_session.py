@@ -14,7 +14,7 @@ from pymysql.constants import FIELD_TYPE
 from pymysql.cursors import DictCursor, SSCursor
 
 from lambda_dbconn import DeadlineExceededError, Secret
-from lambda_dbconn.drivers import Failure, SessionState
+from lambda_dbconn.drivers import ErrorKind, SessionState
 from tests.support.database import LIMIT_S, behind_a_relay, database_of, deed, do, fetch
 from tests.support.mysql_driver import Session, session_of
 from tests.support.mysql_router import LocalMySqlRouter
@@ -170,7 +170,7 @@ def test_released_nothing_is_sent_and_the_connection_goes_on(name: str, session:
     with pytest.raises(pymysql.InterfaceError, match="released at the end of its `with` block") as raised:
         SENDING[name](session.connection)
     assert (database.relay.bytes_from_client, shown) == (0, [])
-    assert session.driver.failure(session.connection, raised.value) is Failure.OTHER
+    assert session.driver.classify(session.connection, raised.value) is ErrorKind.OTHER
     session.acquire()
     assert session.state() is CLEAN
     assert session.fetch("SELECT 7") == ((7,),)
@@ -272,7 +272,7 @@ def test_a_transaction_whose_time_is_over_before_its_commit_is_rolled_back(datab
     with pytest.raises(DeadlineExceededError, match="not sent"):
         work()
     assert database.count(name) == 0
-    assert (db.stats().opened, db.stats().open_now) == (1, 1)
+    assert (db.stats().opened, db.stats().open) == (1, 1)
 
 
 # --- reset

@@ -10,7 +10,7 @@ import pytest
 
 from lambda_dbconn import DeadlineExceededError
 from lambda_dbconn.drivers import SessionState
-from lambda_dbconn.pinning import pin, tracked
+from lambda_dbconn.proxy import pin, tracked
 from tests.support.database import LIMIT_S, MYSQL_TLS, database_of
 from tests.support.mysql_driver import Session, session_of
 from tests.support.rds_proxy import make_proxy, settings_for

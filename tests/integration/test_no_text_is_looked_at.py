@@ -30,7 +30,7 @@ STATEMENTS = {
     "postgresql": ["SELECT 1", "SET app.x = '/*'", "SELECT set_config('app.x', '-- ''', false)", "LISTEN x"],
     "mysql": ["SELECT 1", "SET @a = '/*'", "SELECT 1 INTO @x", "SET SESSION sql_mode = ''", "/*! SET @b = 1 */"],
 }
-LOOK_AT_TEXT = ("lambda_dbconn.pinning", "lambda_dbconn.pin_guard", "lambda_dbconn.drivers.watching")
+LOOK_AT_TEXT = ("lambda_dbconn.proxy", "lambda_dbconn.proxy.guard", "lambda_dbconn.drivers.watching")
 
 
 @pytest.mark.parametrize("reset", ["always", "wait", "never"])

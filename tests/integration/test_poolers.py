@@ -108,7 +108,7 @@ def test_waiting_too_long_for_a_server_connection_is_the_drivers_error_and_costs
                 db.connection() as waiting,
             ):
                 do(waiting, name)
-            assert db.stats().open_now == 0
+            assert db.stats().open == 0
         with db.connection() as connection:
             do(connection, name)
         assert pooled.reasons() == ["lost"]

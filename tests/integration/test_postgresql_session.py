@@ -178,7 +178,7 @@ def test_nothing_is_sent_once_the_deadline_has_passed_and_the_connection_goes_on
         way(session)
     assert session.activity() == before
     assert not session.driver.has_sent(session.connection)
-    assert not session.cutoff.has_cut
+    assert not session.scope.has_expired
     session.driver.restore(session.connection)
     assert session.state is CLEAN
     assert session.fetch("SELECT 1") == [(1,)]
@@ -261,7 +261,7 @@ def test_a_stream_that_the_deadline_overtakes_is_cut(session: Driven) -> None:
     assert session.next(numbers) == (1,)
     with session.over(), pytest.raises(DeadlineExceededError, match="has not answered"):
         session.next(numbers)
-    assert session.cutoff.has_cut
+    assert session.scope.has_expired
     assert not session.driver.is_open(session.connection)
 
 
@@ -271,7 +271,7 @@ def test_a_copy_that_the_deadline_overtakes_is_cut_and_copies_nothing(session: D
     session.do(copying.write_row(["late"]))
     with session.over(), pytest.raises(DeadlineExceededError, match="has not answered"):
         session.leave(context)
-    assert session.cutoff.has_cut
+    assert session.scope.has_expired
     assert not session.driver.is_open(session.connection)
     assert deeds(session) == 0
 

@@ -19,7 +19,7 @@ from lambda_dbconn import (
     Secret,
     TlsError,
 )
-from lambda_dbconn.backoff import CREDIT
+from lambda_dbconn.cache.backoff import CREDIT
 from lambda_dbconn.errors import BORROW_TIMEOUT_REMEDY
 from lambda_dbconn.events import ConnectFailed, ConnectionOpened
 from lambda_dbconn.testing.fakes import RecordingObserver

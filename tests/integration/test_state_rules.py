@@ -296,7 +296,7 @@ def test_a_connection_that_the_user_closed_is_replaced(database: Database) -> No
     with db.connection() as connection:
         session_id = database.session_id(connection)
         connection.close()
-    assert db.stats().open_now == 0
+    assert db.stats().open == 0
     assert_clean(database, db, session_id, is_same=False)
     assert len(database.observer.of(ConnectionClosed)) == 1
     assert database.reasons() == ["unclean"]

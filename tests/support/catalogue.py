@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lambda_dbconn.cache.policy import RETRYABLE, reason_to_evict
-from lambda_dbconn.drivers import Failure, SessionState
-from lambda_dbconn.drivers.failures import ROWS
-from lambda_dbconn.proxy_messages import _ROWS
+from lambda_dbconn.drivers import ErrorKind, SessionState
+from lambda_dbconn.drivers.errors import _ROWS, ROWS
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 _ENGINES = {"postgresql": "PostgreSQL", "mysql": "MySQL", "": "both"}
@@ -48,7 +47,7 @@ def said_of_queries() -> str:
     return "\n".join(lines)
 
 
-def _fate(failure: Failure) -> str:
+def _fate(failure: ErrorKind) -> str:
     reason = reason_to_evict(SessionState.CLEAN, failure, None)
     return f"discarded at release (`{reason}`)" if reason else "kept, rolled back"
 

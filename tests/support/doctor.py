@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "find-out-what-is-wrong.md"
 NOBODY = "http://127.0.0.1:1"
 
-# Steps that fail as another one does, which the page shows.
+# Operation that fail as another one does, which the page shows.
 _SHOWN_BY = {"proxy": ("proxy", "server", "role", "round_trip")}
 
 # Of AWS's keys there is what the test gives, and STS is not to be had, unless the test says where it is.

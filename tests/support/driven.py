@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lambda_dbconn import Secret, Settings
 from lambda_dbconn.credentials import Credentials
-from lambda_dbconn.deadline import Cutoff
+from lambda_dbconn.deadline import CancelScope
 from lambda_dbconn.tls import trust_for
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ class Driven:
     Attributes:
         driver: The driver.
         connection: Its connection.
-        cutoff: The deadline that the connection obeys; without an end at first.
+        scope: The deadline that the connection obeys; without an end at first.
         server: What answers.
     """
 
     driver: Any
     connection: Any
-    cutoff: Cutoff
+    scope: CancelScope
     server: LocalServer
     _loop: asyncio.Runner
 
@@ -85,11 +85,11 @@ class Driven:
     @contextmanager
     def over(self, ends_at: float = -1.0) -> Iterator[None]:
         """Let the deadline have passed, or another end; the library's own calls are not bound by it."""
-        self.cutoff.ends_at = ends_at
+        self.scope.ends_at = ends_at
         try:
             yield
         finally:
-            self.cutoff.ends_at = float("inf")
+            self.scope.ends_at = float("inf")
 
     def activity(self) -> tuple[Any, ...]:
         """Return what the server says of the session: it changes with whatever is sent."""
@@ -128,10 +128,10 @@ def driven(server: LocalServer, *, is_async: bool, is_tls: bool, **changes: Any)
     given = settings(server, is_tls=is_tls, **changes)
     credentials = Credentials(user=server.user, password=Secret(server.password))
     connection = driver.open(given, credentials, trust_for(given), timeout_s=LIMIT_S)
-    cutoff = Cutoff(where=given.address, monotonic=time.monotonic, interrupt=lambda _: None)
-    driver.obey(connection, cutoff)
+    scope = CancelScope(where=given.address, monotonic=time.monotonic, interrupt=lambda _: None)
+    driver.bind_scope(connection, scope)
     try:
         with asyncio.Runner() as loop:
-            yield Driven(driver=driver, connection=connection, cutoff=cutoff, server=server, _loop=loop)
+            yield Driven(driver=driver, connection=connection, scope=scope, server=server, _loop=loop)
     finally:
         driver.close(connection)

@@ -85,8 +85,8 @@ class Function(Storm):
             "descriptors": held("fd"),
             "threads": held("task"),
             "objects": len(gc.get_objects()),
-            "lent": stats.lent_now,
-            "open": stats.open_now,
+            "lent": stats.in_use,
+            "open": stats.open,
         }
 
     def in_a_thread(self) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lambda_dbconn import Credentials
-from lambda_dbconn.deadline import RELEASED_S, UNLIMITED_S, Cutoff
+from lambda_dbconn.deadline import RELEASED_S, UNLIMITED_S, CancelScope
 from lambda_dbconn.drivers.mysql import MysqlDriver
 from lambda_dbconn.tls import trust_for
 from tests.support.database import LIMIT_S
@@ -27,7 +27,7 @@ class Session:
     Attributes:
         driver: The driver.
         connection: The connection; another one after `reopen`.
-        cutoff: Its end is the test's to move.
+        scope: Its end is the test's to move.
         interrupts: How often the server was to be told to stop.
     """
 
@@ -42,8 +42,8 @@ class Session:
         """Log in."""
         trust = trust_for(self._settings)
         self.connection: Connection = self.driver.open(self._settings, self._credentials, trust, timeout_s=LIMIT_S)
-        self.cutoff = Cutoff(where="here", monotonic=time.monotonic, interrupt=self._interrupt)
-        self.driver.obey(self.connection, self.cutoff)
+        self.scope = CancelScope(where="here", monotonic=time.monotonic, interrupt=self._interrupt)
+        self.driver.bind_scope(self.connection, self.scope)
 
     def _interrupt(self, _: object) -> None:
         self.interrupts += 1
@@ -55,15 +55,15 @@ class Session:
 
     def expire(self) -> None:
         """Let the deadline have passed."""
-        self.cutoff.ends_at = time.monotonic() - 1.0
+        self.scope.ends_at = time.monotonic() - 1.0
 
     def release(self) -> None:
         """Let nobody use it."""
-        self.cutoff.ends_at = RELEASED_S
+        self.scope.ends_at = RELEASED_S
 
     def acquire(self) -> None:
         """Let the caller use it without a limit."""
-        self.cutoff.ends_at = UNLIMITED_S
+        self.scope.ends_at = UNLIMITED_S
 
     def state(self) -> SessionState:
         """Ask what the session is in."""

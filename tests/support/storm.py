@@ -27,7 +27,7 @@ from tests.support.struck_loans import DRIVER_ERRORS, MYSQL, POSTGRESQL, comes_f
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lambda_dbconn.clock import Clock
+    from lambda_dbconn.deadline import Clock
 
 CONTEXT_S = 60.0
 OFTEN = 0.9  # how many of the timers run out within the usual time of a loan, and not of connecting
@@ -146,7 +146,7 @@ class Storm:
         self._tried(self.innocent, None)
         self.counts["descriptors more"] = held("fd") - self._descriptors
         self.counts["threads more"] = held("task") - self._threads
-        self.counts["slots lost"] = self._db.stats().lent_now
+        self.counts["slots lost"] = self._db.stats().in_use
         self._db.close()
 
     def _usual_s(self, loan: Callable[[], None]) -> float:

@@ -202,7 +202,7 @@ class Loans:
     def assert_nothing_lost(self) -> None:
         """Look at the slots."""
         stats = self.db.stats()
-        assert (stats.lent_now, stats.open_now) == (0, 1)
+        assert (stats.in_use, stats.open) == (0, 1)
 
     def sessions(self) -> int:
         """Return how many sessions the function has at the server."""

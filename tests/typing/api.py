@@ -17,12 +17,12 @@ from lambda_dbconn import (
     async_from_env,
     from_env,
 )
-from lambda_dbconn.description import Description
+from lambda_dbconn.describe import Description
+from lambda_dbconn.observers.composite import CompositeObserver
 from lambda_dbconn.observers.emf import EmfObserver
 from lambda_dbconn.observers.logging import LoggingObserver
 from lambda_dbconn.observers.opentelemetry import OpenTelemetryObserver
 from lambda_dbconn.observers.powertools import PowertoolsObserver
-from lambda_dbconn.observers.several import SeveralObservers
 from lambda_dbconn.testing.fakes import (
     FakeClock,
     FakeConnection,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pymysql
 
     from lambda_dbconn import CredentialProvider
-    from lambda_dbconn.clock import Clock
+    from lambda_dbconn.deadline import Clock
     from lambda_dbconn.drivers.driver import Driver
     from lambda_dbconn.drivers.mysql import MysqlDriver
     from lambda_dbconn.drivers.mysql_connection import Connection as MysqlConnection
@@ -71,7 +71,7 @@ assert_type(pg.describe(), Description)
 assert_type(pg.describe().switched_off, tuple[str, ...])
 assert_type(pg.settings.is_proxy, bool)
 
-both = SeveralObservers(LoggingObserver(), EmfObserver("Shop", {"stage": "prod"}), OpenTelemetryObserver())
+both = CompositeObserver(LoggingObserver(), EmfObserver("Shop", {"stage": "prod"}), OpenTelemetryObserver())
 assert_type(from_env(engine="postgresql", observer=both), ConnectionManager[psycopg.Connection[Row]])
 assert_type(from_env("SHOP_", observer=PowertoolsObserver(logger=Logger(), metrics=Metrics())), ConnectionManager[Any])
 from_env(observer=print)  # type: ignore[call-overload] # it has no on_event

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn.assembly import Assembly
+from lambda_dbconn.manager import BaseManager
 from tests.unit.conftest import local
 
 if TYPE_CHECKING:
@@ -31,4 +31,4 @@ def test_closing_a_manager_closes_its_reader(make: MakeManager, server: FakeServ
 
 def test_an_assembly_alone_has_no_driver() -> None:
     with pytest.raises(NotImplementedError):
-        Assembly(local())
+        BaseManager(local())

@@ -16,8 +16,8 @@ from lambda_dbconn import (
     TransactionLeftOpenError,
     async_from_env,
 )
-from lambda_dbconn.drivers import Failure
-from lambda_dbconn.events import ConnectionReplaced, LoanEnded, WarmUpFailed
+from lambda_dbconn.drivers import ErrorKind
+from lambda_dbconn.events import ConnectionReleased, ConnectionReplaced, WarmUpFailed
 from lambda_dbconn.testing.fakes import FakeConnection, FakeError
 from tests.unit.conftest import in_fresh_process, local
 
@@ -68,7 +68,7 @@ def test_a_ping_in_vain_costs_the_connection(
 ) -> None:
     use(db)
     clock.advance(60)
-    server.demand("ping", FakeError("gone", Failure.LOST))
+    server.demand("ping", FakeError("gone", ErrorKind.LOST))
     assert use(db) == 2
     assert [event.reason for event in observer.of(ConnectionReplaced)] == ["ping_failed"]
 
@@ -86,7 +86,7 @@ def test_what_may_be_left_in_the_session_is_reset(db: Manager, server: FakeServe
 
 
 def test_a_transaction_is_repeated_by_run_alone(db: Manager, server: FakeServer) -> None:
-    server.demand("execute", FakeError("deadlock", Failure.CONFLICT))
+    server.demand("execute", FakeError("deadlock", ErrorKind.CONFLICT))
 
     async def work(conn: FakeConnection) -> str:
         conn.execute("insert")
@@ -100,7 +100,7 @@ def test_a_transaction_is_repeated_by_run_alone(db: Manager, server: FakeServer)
 
 
 def test_a_commit_that_was_lost_is_unknown_and_not_repeated(db: Manager, server: FakeServer) -> None:
-    server.demand("commit", FakeError("gone", Failure.LOST))
+    server.demand("commit", FakeError("gone", ErrorKind.LOST))
 
     async def work(conn: FakeConnection) -> None:
         conn.execute("insert")
@@ -131,7 +131,7 @@ def test_one_connection_to_a_task_and_no_more_than_allowed(make: Callable[..., M
         await task
 
     asyncio.run(work())
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
 
 
 def test_a_task_cancelled_in_the_middle_of_cleaning_costs_the_connection(
@@ -156,7 +156,7 @@ def test_a_task_cancelled_in_the_middle_of_cleaning_costs_the_connection(
         await cancel()
 
     asyncio.run(with_a_slow_reset())
-    assert (server.connections[0].closes, db.stats().lent_now, db.stats().open_now) == (1, 0, 0)
+    assert (server.connections[0].closes, db.stats().in_use, db.stats().open) == (1, 0, 0)
 
 
 def test_no_time_left_is_an_error_before_anything_is_opened(db: Manager, server: FakeServer) -> None:
@@ -210,7 +210,7 @@ def test_the_process_parts_with_its_idle_connections_as_with_any(db: Manager, se
 def test_connecting_ahead_needs_no_loop_and_bears_one_and_never_raises(
     db: Manager, server: FakeServer, observer: RecordingObserver
 ) -> None:
-    server.demand("open", FakeError("not now", Failure.LOST))
+    server.demand("open", FakeError("not now", ErrorKind.LOST))
     assert db.warm_up_now() is False
     assert [event.endpoint for event in observer.of(WarmUpFailed)] == ["localhost:5432"]
 
@@ -228,8 +228,8 @@ def test_the_end_of_each_loan_is_told(make: Callable[..., Manager], observer: Re
     use(db)
     with pytest.raises(TransactionLeftOpenError):
         use(db, "begin")
-    assert [event.outcome for event in observer.of(LoanEnded)] == ["opened", "reused", "reused"]
-    assert observer.names()[-1] == "LoanEnded"
+    assert [event.outcome for event in observer.of(ConnectionReleased)] == ["opened", "reused", "reused"]
+    assert observer.names()[-1] == "ConnectionReleased"
 
 
 def test_asyncio_is_imported_when_it_is_asked_for() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambda_dbconn.backoff import CREDIT, EARNED_PER_S, FIRST_S, LONGEST_S, Backoff, Budget
+from lambda_dbconn.cache.backoff import CREDIT, EARNED_PER_S, FIRST_S, LONGEST_S, Backoff, RetryBudget
 from lambda_dbconn.testing.fakes import FakeClock
 
 TINY = 1e-6
@@ -25,7 +25,7 @@ def test_two_managers_do_not_pause_alike() -> None:
 
 def test_ten_repeats_are_there_at_once_and_then_one_for_every_two_seconds() -> None:
     clock = FakeClock()
-    budget = Budget(clock)
+    budget = RetryBudget(clock)
     waits = []
     for _ in range(CREDIT + 3):
         waits.append(budget.wait_s())
@@ -42,7 +42,7 @@ def test_no_stretch_of_time_sees_more_repeats_than_the_credit_and_what_is_earned
     asked: list[tuple[float, bool]], seconds: float
 ) -> None:
     clock = FakeClock()
-    budget = Budget(clock)
+    budget = RetryBudget(clock)
     repeats: list[float] = []
     for pause_s, gives_up in asked:
         clock.advance(pause_s)
@@ -60,7 +60,7 @@ def test_no_stretch_of_time_sees_more_repeats_than_the_credit_and_what_is_earned
 @given(idle_s=st.floats(0, 1e6))
 def test_no_more_is_saved_than_the_credit(idle_s: float) -> None:
     clock = FakeClock()
-    budget = Budget(clock)
+    budget = RetryBudget(clock)
     clock.advance(idle_s)
     for _ in range(CREDIT):
         assert budget.wait_s() == 0

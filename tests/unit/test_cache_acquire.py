@@ -9,9 +9,9 @@ from lambda_dbconn.events import (
     ConnectFailed,
     ConnectionClosed,
     ConnectionOpened,
+    ConnectionReleased,
     ConnectionReplaced,
     ConnectionReused,
-    LoanEnded,
     PingFailed,
 )
 from lambda_dbconn.testing.fakes import FakeContext, FakeError
@@ -36,7 +36,7 @@ def use(db: Manager) -> FakeConnection:
 
 def test_making_a_manager_opens_nothing(db: Manager, server: FakeServer) -> None:
     assert server.counts["open"] == 0
-    assert db.stats().open_now == 0
+    assert db.stats().open == 0
 
 
 def test_the_first_borrow_opens_and_the_next_reuses_without_a_round_trip(
@@ -55,7 +55,7 @@ def test_the_first_borrow_opens_and_the_next_reuses_without_a_round_trip(
 
 
 def test_an_observer_that_ignores_reuse_is_not_told_of_it(make: MakeManager, observer: RecordingObserver) -> None:
-    observer.ignores = (ConnectionReused, LoanEnded)
+    observer.ignores = (ConnectionReused, ConnectionReleased)
     db = make()
     use(db)
     use(db)
@@ -275,7 +275,7 @@ def test_why_a_connection_was_given_up_is_still_known_after_connects_that_failed
     for _ in range(2):
         with pytest.raises(ConnectError, match="no such database"), db.connection():
             pytest.fail("nothing was to be lent")
-    assert db.stats().open_now == db.stats().lent_now == 0
+    assert db.stats().open == db.stats().in_use == 0
     assert observer.of(ConnectionReplaced) == []
     server.refuses_with = None
     use(db)

@@ -8,7 +8,7 @@ import pytest
 
 from lambda_dbconn import CommitUnknownError, ConnectionManager, Credentials, CredentialsError, DeadlineExceededError
 from lambda_dbconn.deadline import Deadline
-from lambda_dbconn.drivers import Failure
+from lambda_dbconn.drivers import ErrorKind
 from lambda_dbconn.events import ConnectionClosed, ConnectionReplaced
 from lambda_dbconn.testing.fakes import FakeContext, FakeDriver, FakeError
 from tests.unit.conftest import INSTANCE, PROXY, local
@@ -130,11 +130,13 @@ def test_the_limit_goes_with_the_loan(db: Manager, server: FakeServer, clock: Fa
 
 
 def ends_in_s(connection: FakeConnection) -> float:
-    assert connection.cutoff is not None
-    return connection.cutoff.left_s()
+    assert connection.scope is not None
+    return connection.scope.left_s()
 
 
-@pytest.mark.parametrize("what", ["lambda_dbconn.cache.slot.Cutoff", "lambda_dbconn.testing.fakes.FakeDriver.obey"])
+@pytest.mark.parametrize(
+    "what", ["lambda_dbconn.cache.slot.CancelScope", "lambda_dbconn.testing.fakes.FakeDriver.bind_scope"]
+)
 @pytest.mark.parametrize("is_second", [False, True])
 def test_whoever_is_interrupted_while_a_connection_gets_its_limit_leaves_none_without(
     db: Manager, server: FakeServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, what: str, *, is_second: bool
@@ -148,7 +150,7 @@ def test_whoever_is_interrupted_while_a_connection_gets_its_limit_leaves_none_wi
         patch.setattr(what, interrupted)
         with pytest.raises(KeyboardInterrupt), db.connection():
             pass
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
     with db.connection(FakeContext(clock, 3.0)) as connection:
         assert ends_in_s(connection) <= 3.0
     with db.connection() as again:
@@ -186,7 +188,7 @@ def test_what_a_context_raises_is_raised_and_the_connection_is_lent_again(db: Ma
         db.connection(Mistaken()),
     ):
         pass
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
     with db.connection() as again:
         assert again is connection
 
@@ -275,7 +277,7 @@ def test_whoever_was_cut_short_does_not_try_again_though_the_wall_clock_is_put_b
     db: Manager, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As the drivers have it: a connection that is closed is lost, whatever the error.
-    monkeypatch.setattr(FakeDriver, "failure", lambda *_: Failure.LOST)
+    monkeypatch.setattr(FakeDriver, "classify", lambda *_: ErrorKind.LOST)
 
     class PutBack(FakeContext):
         def get_remaining_time_in_millis(self) -> int:

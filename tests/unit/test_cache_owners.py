@@ -166,7 +166,7 @@ def test_a_block_is_entered_once(db: Manager) -> None:
 
 
 def test_another_thread_waits_until_a_connection_is_free(make: MakeManager) -> None:
-    from lambda_dbconn.clock import SystemClock
+    from lambda_dbconn.deadline import SystemClock
 
     db = make()
     db._shared.sleep = SystemClock.sleep
@@ -186,7 +186,7 @@ def test_another_thread_waits_until_a_connection_is_free(make: MakeManager) -> N
 
 
 def test_whoever_waits_comes_before_a_thread_that_releases_and_asks_again(make: MakeManager) -> None:
-    from lambda_dbconn.clock import SystemClock
+    from lambda_dbconn.deadline import SystemClock
 
     db = make(connect_timeout_s=30)
     db._shared.sleep = SystemClock.sleep
@@ -232,18 +232,18 @@ def test_waiting_ends_with_the_deadline_and_without_one_with_the_connect_timeout
 
 def test_an_acquire_without_a_context_ends_with_the_invocations_deadline(db: Manager, clock: FakeClock) -> None:
     with lambda_dbconn.invocation(Invocation(clock, "r", 3.0)), db.connection() as conn:
-        assert conn.cutoff is not None
-        assert conn.cutoff.left_s() == pytest.approx(2.5, abs=0.01)
+        assert conn.scope is not None
+        assert conn.scope.left_s() == pytest.approx(2.5, abs=0.01)
     with db.connection() as conn:
-        assert conn.cutoff is not None
-        assert conn.cutoff.left_s() == float("inf")
+        assert conn.scope is not None
+        assert conn.scope.left_s() == float("inf")
 
 
 def test_seconds_that_are_given_inside_an_invocation_cannot_outlast_it(db: Manager, clock: FakeClock) -> None:
     for seconds, expected in ((60.0, 2.5), (1.0, 0.5)):
         with lambda_dbconn.invocation(Invocation(clock, "r", 3.0)), db.connection(seconds) as conn:
-            assert conn.cutoff is not None
-            assert conn.cutoff.left_s() == pytest.approx(expected, abs=0.01)
+            assert conn.scope is not None
+            assert conn.scope.left_s() == pytest.approx(expected, abs=0.01)
 
 
 def test_an_acquire_without_a_context_belongs_to_the_invocation(db: Manager, clock: FakeClock) -> None:
@@ -259,14 +259,14 @@ def test_invocations_can_be_nested_and_take_a_context_only(db: Manager, clock: F
         with lambda_dbconn.invocation(Invocation(clock, "inner", 3.0)):
             pass
         with db.connection() as conn:
-            assert conn.cutoff is not None
-            assert conn.cutoff.left_s() == pytest.approx(59.5, abs=0.01)
+            assert conn.scope is not None
+            assert conn.scope.left_s() == pytest.approx(59.5, abs=0.01)
     block = lambda_dbconn.invocation(Invocation(clock, "twice"))
     with block, pytest.raises(ConfigurationError, match="entered already"):
         block.__enter__()
     with db.connection() as conn:
-        assert conn.cutoff is not None
-        assert conn.cutoff.left_s() == float("inf")
+        assert conn.scope is not None
+        assert conn.scope.left_s() == float("inf")
     with pytest.raises(ConfigurationError, match="the argument context is 'float'"):
         lambda_dbconn.invocation(3.0)  # type: ignore[arg-type] # on purpose
 
@@ -302,7 +302,7 @@ def test_an_exception_wherever_a_signal_may_come_loses_no_slot_and_lends_no_none
             assert conn is not None, place
             assert not conn.in_transaction, place
             conn.execute("select 1")
-        assert db.stats().lent_now == 0, place
+        assert db.stats().in_use == 0, place
 
     use(db)
     gc.disable()  # nothing here may depend on the collector of cycles
@@ -318,4 +318,4 @@ def test_an_exception_wherever_a_signal_may_come_loses_no_slot_and_lends_no_none
 def test_a_child_after_a_fork_has_owners_of_its_own(db: Manager) -> None:
     with db.connection():
         assert in_child(lambda: use(db)) == "2"
-        assert in_child(lambda: db.stats().lent_now) == "0"
+        assert in_child(lambda: db.stats().in_use) == "0"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn import TransactionLeftOpenError
-from lambda_dbconn.drivers import Failure, SessionState
+from lambda_dbconn.drivers import ErrorKind, SessionState
 from lambda_dbconn.events import ConnectionClosed, ConnectionReplaced, TransactionRolledBack
 from lambda_dbconn.testing.fakes import FakeDriver, FakeError
 
@@ -72,7 +72,7 @@ def test_an_error_of_the_callers_own_does_not_cost_a_clean_connection(db: Manage
 def test_even_an_exit_of_the_interpreter_gives_the_connection_back(db: Manager, server: FakeServer) -> None:
     with pytest.raises(SystemExit):
         borrow(db, "begin", error=SystemExit(1))
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
     assert not server.connections[0].in_transaction
 
 
@@ -96,7 +96,7 @@ def test_a_failed_transaction_is_rolled_back_too(db: Manager, server: FakeServer
 
 @pytest.mark.parametrize(
     "error",
-    [FakeError("lost", Failure.LOST), FakeError("refused"), ZeroDivisionError()],
+    [FakeError("lost", ErrorKind.LOST), FakeError("refused"), ZeroDivisionError()],
     ids=["lost", "refused", "bug"],
 )
 def test_a_session_that_cannot_be_rolled_back_is_closed(
@@ -143,7 +143,7 @@ def test_a_connection_lost_in_use_is_closed_at_return_and_replaced_at_the_next_b
 ) -> None:
     with pytest.raises(FakeError, match="unexpectedly"):
         borrow(db, server.hang_up, "insert once")
-    assert (server.connections[0].closes, db.stats().open_now) == (1, 0)
+    assert (server.connections[0].closes, db.stats().open) == (1, 0)
     with db.connection():
         pass
     assert [event.reason for event in observer.of(ConnectionReplaced)] == ["lost"]
@@ -152,7 +152,7 @@ def test_a_connection_lost_in_use_is_closed_at_return_and_replaced_at_the_next_b
 
 def test_an_error_that_stems_from_a_lost_connection_means_the_same(db: Manager, server: FakeServer) -> None:
     mine = LookupError("not found")
-    mine.__cause__ = FakeError("gone", Failure.LOST)
+    mine.__cause__ = FakeError("gone", ErrorKind.LOST)
     with pytest.raises(LookupError):
         borrow(db, error=mine)
     assert server.connections[0].closes == 1
@@ -170,7 +170,7 @@ def test_a_circle_of_causes_holds_nobody(db: Manager) -> None:
 def test_a_server_that_was_demoted_costs_its_connection(
     db: Manager, server: FakeServer, observer: RecordingObserver
 ) -> None:
-    server.demand("execute", FakeError("cannot execute INSERT in a read-only transaction", Failure.READ_ONLY))
+    server.demand("execute", FakeError("cannot execute INSERT in a read-only transaction", ErrorKind.READ_ONLY))
     with pytest.raises(FakeError), db.connection() as conn:
         conn.execute("insert")
     assert conn.closes == 1
@@ -181,14 +181,14 @@ def test_a_server_that_was_demoted_costs_its_connection(
 
 def test_a_reader_that_refuses_a_write_was_not_demoted(make: MakeManager, server: FakeServer) -> None:
     db = make(reader_host="127.0.0.1")
-    server.demand("execute", FakeError("cannot execute INSERT in a read-only transaction", Failure.READ_ONLY))
+    server.demand("execute", FakeError("cannot execute INSERT in a read-only transaction", ErrorKind.READ_ONLY))
     with pytest.raises(FakeError), db.reader.connection() as conn:
         conn.execute("insert")
     assert conn.closes == 0
 
 
 def test_a_write_in_a_read_only_transaction_says_nothing_about_the_server(db: Manager, server: FakeServer) -> None:
-    server.demand("execute", FakeError("cannot execute INSERT in a read-only transaction", Failure.READ_ONLY))
+    server.demand("execute", FakeError("cannot execute INSERT in a read-only transaction", ErrorKind.READ_ONLY))
     with pytest.raises(FakeError), db.transaction(read_only=True) as conn:
         conn.execute("insert")
     assert conn.closes == 0
@@ -216,14 +216,14 @@ def test_a_long_use_after_a_freeze_does_not_extend_the_lifetime(make: MakeManage
 def test_an_error_that_cannot_be_judged_is_the_callers_own_and_costs_the_connection(
     db: Manager, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_descriptor(_driver: object, _connection: object, _error: object) -> Failure:
+    def no_descriptor(_driver: object, _connection: object, _error: object) -> ErrorKind:
         raise OSError("too many open files")  # for an import
 
     with monkeypatch.context() as patch:
-        patch.setattr(FakeDriver, "failure", no_descriptor)
+        patch.setattr(FakeDriver, "classify", no_descriptor)
         with pytest.raises(ZeroDivisionError):
             borrow(db, error=ZeroDivisionError())
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
     with db.connection() as again:
         assert again.number == 2
 
@@ -236,6 +236,6 @@ def test_a_slot_comes_back_however_its_return_is_interrupted(db: Manager, monkey
         patch.setattr(FakeDriver, "state", interrupted)
         with pytest.raises(KeyboardInterrupt):
             borrow(db)
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
     with db.connection() as again:
         assert again.number == 2

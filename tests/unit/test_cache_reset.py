@@ -138,7 +138,7 @@ def test_an_interrupt_in_the_middle_of_cleaning_costs_the_connection(make: MakeM
     server.demand("finish_reset", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         use(db, "set x.y = 1")
-    assert (server.connections[0].closes, db.stats().lent_now, db.stats().open_now) == (1, 0, 0)
+    assert (server.connections[0].closes, db.stats().in_use, db.stats().open) == (1, 0, 0)
 
 
 def test_an_interrupt_in_the_middle_of_a_ping_costs_the_connection(
@@ -149,7 +149,7 @@ def test_an_interrupt_in_the_middle_of_a_ping_costs_the_connection(
     server.demand("ping", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         use(db, "select 1")
-    assert (server.connections[0].closes, db.stats().lent_now, db.stats().open_now) == (1, 0, 0)
+    assert (server.connections[0].closes, db.stats().in_use, db.stats().open) == (1, 0, 0)
 
 
 def test_a_connection_that_is_kept_beyond_its_block_sends_nothing_more(db: Manager, server: FakeServer) -> None:

@@ -65,7 +65,7 @@ def test_as_many_threads_as_connections_each_hold_their_own(make: MakeManager, s
         theirs, message = in_thread(outer)
         assert theirs != mine.number
         assert "the limit is 2" in message
-        assert (db.stats().open_now, db.stats().lent_now) == (2, 1)
+        assert (db.stats().open, db.stats().in_use) == (2, 1)
     assert server.most_open == 2
 
 
@@ -107,14 +107,14 @@ def test_many_threads_at_once_never_hold_more_than_allowed(make: MakeManager, se
     assert faults == []
     assert server.most_open <= 4
     stats = db.stats()
-    assert (stats.lent_now, stats.opened) == (0, len(server.connections))
+    assert (stats.in_use, stats.opened) == (0, len(server.connections))
 
 
 def test_a_borrow_may_end_in_another_thread(db: Manager) -> None:
     loan = db.connection()
     conn = loan.__enter__()
     in_thread(partial(loan.__exit__, None, None, None))
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
     assert number(db) == conn.number
 
 
@@ -212,5 +212,5 @@ def test_stats_agree_with_what_happened(make: MakeManager, server: FakeServer) -
         stats = db.stats()
     assert (stats.opened, stats.reused, stats.closed) == (2, 1, 1)
     assert dict(stats.replaced) == {"hang_up": 1}
-    assert (stats.open_now, stats.lent_now) == (1, 1)
-    assert db.stats().lent_now == 0
+    assert (stats.open, stats.in_use) == (1, 1)
+    assert db.stats().in_use == 0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn import ConnectError, ConnectionInUseError, TransactionLeftOpenError
-from lambda_dbconn.events import LoanEnded
+from lambda_dbconn.events import ConnectionReleased
 from lambda_dbconn.testing.fakes import FakeContext
 from tests.unit.conftest import in_child
 
@@ -27,19 +27,19 @@ def who_listens(observer: RecordingObserver) -> None:
     observer.ignores = ()
 
 
-def ended(outcome: str, *, borrow_s: float = 0.0, lent_s: float = 0.0, request_id: str = "") -> LoanEnded:
-    return LoanEnded(endpoint=WHERE, outcome=outcome, borrow_s=borrow_s, lent_s=lent_s, request_id=request_id)
+def ended(outcome: str, *, wait_s: float = 0.0, use_s: float = 0.0, request_id: str = "") -> ConnectionReleased:
+    return ConnectionReleased(endpoint=WHERE, outcome=outcome, wait_s=wait_s, use_s=use_s, request_id=request_id)
 
 
 def test_each_loan_ends_with_how_long_it_was_waited_for_and_had(
     db: Manager, server: FakeServer, clock: FakeClock, observer: RecordingObserver
 ) -> None:
     server.connect_takes_s = 0.25
-    for lent_s in (2.0, 3.0):
+    for use_s in (2.0, 3.0):
         with db.connection():
-            clock.advance(lent_s)
-    assert observer.of(LoanEnded) == [ended("opened", borrow_s=0.25, lent_s=2.0), ended("reused", lent_s=3.0)]
-    assert observer.names() == ["ConnectionOpened", "LoanEnded", "ConnectionReused", "LoanEnded"]
+            clock.advance(use_s)
+    assert observer.of(ConnectionReleased) == [ended("opened", wait_s=0.25, use_s=2.0), ended("reused", use_s=3.0)]
+    assert observer.names() == ["ConnectionOpened", "ConnectionReleased", "ConnectionReused", "ConnectionReleased"]
 
 
 def test_a_connection_that_took_the_place_of_another_is_opened_and_not_reused(
@@ -49,7 +49,7 @@ def test_a_connection_that_took_the_place_of_another_is_opened_and_not_reused(
         with db.connection():
             pass
         server.hang_up()
-    assert [event.outcome for event in observer.of(LoanEnded)] == ["opened", "opened"]
+    assert [event.outcome for event in observer.of(ConnectionReleased)] == ["opened", "opened"]
 
 
 def test_a_loan_that_could_not_be_had_is_over_at_once(
@@ -59,8 +59,8 @@ def test_a_loan_that_could_not_be_had_is_over_at_once(
     server.refuse(error=ConnectError("no such database"))
     with pytest.raises(ConnectError), db.connection():
         pytest.fail("nothing was to be lent")
-    assert observer.names() == ["ConnectFailed", "LoanEnded"]
-    assert observer.of(LoanEnded) == [ended("failed", borrow_s=0.5)]
+    assert observer.names() == ["ConnectFailed", "ConnectionReleased"]
+    assert observer.of(ConnectionReleased) == [ended("failed", wait_s=0.5)]
 
 
 def test_a_second_borrow_by_the_same_thread_is_a_failed_loan_and_leaves_the_first_alone(
@@ -69,8 +69,8 @@ def test_a_second_borrow_by_the_same_thread_is_a_failed_loan_and_leaves_the_firs
     with db.connection():
         with pytest.raises(ConnectionInUseError), db.connection():
             pytest.fail("nothing was to be lent")
-        assert observer.of(LoanEnded) == [ended("failed")]
-    assert [event.outcome for event in observer.of(LoanEnded)] == ["failed", "opened"]
+        assert observer.of(ConnectionReleased) == [ended("failed")]
+    assert [event.outcome for event in observer.of(ConnectionReleased)] == ["failed", "opened"]
 
 
 def test_the_end_of_a_loan_is_its_last_event_also_when_the_return_raises(
@@ -78,13 +78,13 @@ def test_the_end_of_a_loan_is_its_last_event_also_when_the_return_raises(
 ) -> None:
     with pytest.raises(TransactionLeftOpenError), db.connection() as conn:
         conn.execute("begin")
-    assert observer.names() == ["ConnectionOpened", "TransactionRolledBack", "LoanEnded"]
+    assert observer.names() == ["ConnectionOpened", "TransactionRolledBack", "ConnectionReleased"]
 
 
 def test_a_transaction_is_one_loan(db: Manager, observer: RecordingObserver) -> None:
     with db.transaction() as conn:
         conn.execute("select 1")
-    assert observer.of(LoanEnded) == [ended("opened")]
+    assert observer.of(ConnectionReleased) == [ended("opened")]
 
 
 @pytest.mark.parametrize("way", ["connection", "transaction"])
@@ -93,7 +93,7 @@ def test_the_lambda_contexts_request_id_is_told(
 ) -> None:
     with getattr(db, way)(LambdaContext(clock, 3.0)):
         pass
-    assert observer.of(LoanEnded) == [ended("opened", request_id="the-request")]
+    assert observer.of(ConnectionReleased) == [ended("opened", request_id="the-request")]
 
 
 def test_the_childs_return_of_its_parents_loan_is_no_end_of_a_loan(db: Manager, observer: RecordingObserver) -> None:
@@ -102,15 +102,15 @@ def test_the_childs_return_of_its_parents_loan_is_no_end_of_a_loan(db: Manager, 
 
     def give_back() -> int:
         loan.__exit__(None, None, None)
-        return len(observer.of(LoanEnded))
+        return len(observer.of(ConnectionReleased))
 
     assert in_child(give_back) == "0"
     loan.__exit__(None, None, None)
-    assert len(observer.of(LoanEnded)) == 1
+    assert len(observer.of(ConnectionReleased)) == 1
 
 
 def test_an_observer_that_ignores_the_end_of_a_loan_is_not_told(db: Manager, observer: RecordingObserver) -> None:
-    observer.ignores = (LoanEnded,)
+    observer.ignores = (ConnectionReleased,)
     with db.connection():
         pass
-    assert observer.of(LoanEnded) == observer.of(LoanEnded)
+    assert observer.of(ConnectionReleased) == observer.of(ConnectionReleased)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from lambda_dbconn.cli.group import CommandGroup
-from lambda_dbconn.settings import PORTS
+from lambda_dbconn.settings.model import PORTS
 from tests.support.command_line import run
 
 # click 8.1.3, the oldest that is accepted, on Python 3.13.

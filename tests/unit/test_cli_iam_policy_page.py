@@ -11,7 +11,8 @@ import pytest
 
 from lambda_dbconn import ConfigurationError
 from lambda_dbconn.cli.iam_policy.policy import Order, Statement, as_json, least_policy
-from lambda_dbconn.credentials import identity, secret_service
+from lambda_dbconn.credentials import secret_service
+from lambda_dbconn.doctor import identity
 from tests.unit.conftest import PROXY, local
 from tests.unit.test_docs import ROOT
 

@@ -18,7 +18,7 @@ from lambda_dbconn.cli.layer import building, own_wheel
 from lambda_dbconn.cli.layer.archive import Archive
 from lambda_dbconn.cli.layer.building import Order
 from lambda_dbconn.cli.layer.runtime import ARCHITECTURES, PYTHONS, Architecture, Runtime
-from lambda_dbconn.settings import PORTS
+from lambda_dbconn.settings.model import PORTS
 
 if TYPE_CHECKING:
     from click.testing import Result

@@ -16,7 +16,7 @@ from lambda_dbconn.cli.group import CommandGroup
 from lambda_dbconn.cli.pins.report import _SOURCES
 from lambda_dbconn.cli.pins.search import search
 from lambda_dbconn.cli.pins.sources import UnreadableError
-from lambda_dbconn.pinning.rules import RULES
+from lambda_dbconn.proxy.rules import RULES
 from tests.unit.test_pinning_labelled import SET
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambda_dbconn.clock import SystemClock, jitter
+from lambda_dbconn.deadline import SystemClock, jitter
 
 if TYPE_CHECKING:
     import pytest

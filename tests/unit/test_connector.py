@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambda_dbconn import Credentials, Secret
-from lambda_dbconn.backoff import CREDIT, EARNED_PER_S
-from lambda_dbconn.connector import Connector
+from lambda_dbconn.cache.backoff import CREDIT, EARNED_PER_S
+from lambda_dbconn.cache.connector import Connector
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.errors import (
     AuthenticationError,

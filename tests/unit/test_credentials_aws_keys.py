@@ -212,7 +212,7 @@ def test_a_function_with_keys_in_its_environment_imports_no_sdk(environment: pyt
     printed = in_fresh_process("""
 import sys
 from lambda_dbconn import Settings
-from lambda_dbconn.clock import SystemClock
+from lambda_dbconn.deadline import SystemClock
 from lambda_dbconn.credentials.iam import IamProvider
 from lambda_dbconn.deadline import Deadline
 host = "the-proxy.proxy-demo.us-east-1.rds.amazonaws.com"

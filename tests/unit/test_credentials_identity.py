@@ -6,7 +6,7 @@ import pytest
 
 from lambda_dbconn import CredentialsError, Secret
 from lambda_dbconn.credentials.aws_keys import AwsKeys
-from lambda_dbconn.credentials.identity import caller_arn
+from lambda_dbconn.doctor.identity import caller_arn
 from tests.support.canary import everything_shown
 from tests.unit.conftest import CANARY
 

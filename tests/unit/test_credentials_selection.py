@@ -14,9 +14,9 @@ from lambda_dbconn import (
     StaticProvider,
 )
 from lambda_dbconn.credentials import provider_for
-from lambda_dbconn.credentials.function import FunctionProvider
 from lambda_dbconn.credentials.iam import IamProvider
 from lambda_dbconn.credentials.secrets_manager import SecretsManagerProvider
+from lambda_dbconn.credentials.static import FunctionProvider
 from lambda_dbconn.manager import ConnectionManager
 from lambda_dbconn.testing.fakes import FakeDriver
 from tests.support.secrecy import shown_of
@@ -175,7 +175,7 @@ USED = """
 import sys, warnings
 warnings.simplefilter("ignore")
 from lambda_dbconn import Settings
-from lambda_dbconn.clock import SystemClock
+from lambda_dbconn.deadline import SystemClock
 from lambda_dbconn.credentials import provider_for
 host = "the-proxy.proxy-demo.us-east-1.rds.amazonaws.com"
 settings = Settings(engine="mysql", host=host, port=3306, user="app", auth="{auth}", secret_id="s")

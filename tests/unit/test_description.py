@@ -11,7 +11,7 @@ from lambda_dbconn import ConnectionManager, Credentials, Secret, Settings
 from tests.unit.conftest import CANARY, INSTANCE, PROXY, READER, local
 
 if TYPE_CHECKING:
-    from lambda_dbconn.description import Description
+    from lambda_dbconn.describe import Description
 
 
 def describe(credentials: Any = None, **given: Any) -> Description:

@@ -14,11 +14,10 @@ import lambda_dbconn
 from benchmarks import layer
 from lambda_dbconn import ConnectionManager, LambdaDbConnError, LambdaDbConnWarning, Settings, Stats, errors, events
 from lambda_dbconn.cli.group import CommandGroup
-from lambda_dbconn.drivers.failures import ROWS
+from lambda_dbconn.drivers.errors import _ROWS, ROWS
 from lambda_dbconn.events import Event
-from lambda_dbconn.pinning.rules import MYSQL_TRACKED, table
-from lambda_dbconn.proxy_messages import _ROWS
-from lambda_dbconn.settings import _FIELDS, PORTS
+from lambda_dbconn.proxy.rules import MYSQL_TRACKED, table
+from lambda_dbconn.settings.model import _FIELDS, PORTS
 from tests.support import catalogue, matrix_page
 from tests.support.matrix import SITUATIONS
 from tests.support.stage import ENGINES, WAYS

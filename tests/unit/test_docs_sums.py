@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lambda_dbconn import errors
-from lambda_dbconn.backoff import Budget
-from lambda_dbconn.proxy_messages import connect_error
+from lambda_dbconn.cache.backoff import RetryBudget
+from lambda_dbconn.drivers.errors import connect_error
 from lambda_dbconn.settings import Settings
 from lambda_dbconn.testing.fakes import FakeClock
 from tests.unit.test_docs import ROOT, read, split
@@ -87,7 +87,7 @@ def test_the_numbers_of_the_library_in_them_are_its_own() -> None:
 
 
 def test_the_budget_is_as_the_page_says() -> None:
-    budget = Budget(FakeClock())
+    budget = RetryBudget(FakeClock())
     for _ in range(10):
         assert budget.wait_s() == 0
         budget.spend()

@@ -8,7 +8,7 @@ import pytest
 
 from lambda_dbconn.doctor import server as steps
 from lambda_dbconn.doctor.report import StepFailedError
-from lambda_dbconn.pinning import pin
+from lambda_dbconn.proxy import pin
 from tests.unit.conftest import INSTANCE, PROXY, READER, local
 
 WRITER = "mydb.cluster-c7tj4example.us-east-1.rds.amazonaws.com"

@@ -81,8 +81,8 @@ def test_what_was_said_is_looked_up_and_without_a_descriptor_for_that_still_a_co
     said = "FATAL:  password authentication failed for user"
     assert isinstance(connect_error("postgresql", "db:5432", said), AuthenticationError)
 
-    monkeypatch.delattr("lambda_dbconn.proxy_messages")
-    monkeypatch.delitem(sys.modules, "lambda_dbconn.proxy_messages")
+    monkeypatch.delattr("lambda_dbconn.drivers.errors")
+    monkeypatch.delitem(sys.modules, "lambda_dbconn.drivers.errors")
     monkeypatch.setattr(sys, "path_importer_cache", {})
     monkeypatch.setattr(sys, "meta_path", [NoDescriptor()])
     error = connect_error("postgresql", "db:5432", said)

@@ -14,7 +14,7 @@ import pytest
 from pymysql.connections import MySQLResult
 from pymysql.protocol import MysqlPacket
 
-from lambda_dbconn.deadline import Cutoff, Limit
+from lambda_dbconn.deadline import CancelScope, Limit
 from lambda_dbconn.drivers.commits import may_commit
 from lambda_dbconn.drivers.mysql import MysqlDriver
 from lambda_dbconn.drivers.mysql_connection import Connection
@@ -251,14 +251,14 @@ def connection() -> Iterator[Connection]:
     made._sock = None
 
 
-def cutoff(*, monotonic: Callable[[], float] = time.monotonic) -> Cutoff:
-    return Cutoff(where="here", monotonic=monotonic, interrupt=lambda _: None)
+def scope(*, monotonic: Callable[[], float] = time.monotonic) -> CancelScope:
+    return CancelScope(where="here", monotonic=monotonic, interrupt=lambda _: None)
 
 
 def test_a_limit_of_its_own_takes_the_cutoffs_place_until_it_is_taken_back(connection: Connection) -> None:
     assert connection._sock is not None
-    obeyed = cutoff()
-    connection.obey(obeyed)
+    obeyed = scope()
+    connection.bind_scope(obeyed)
     assert connection._sock.limit is obeyed
     connection.limit(time.monotonic() + 1.0)
     assert 0 < connection._sock.limit.left_s() <= 1.0
@@ -268,7 +268,7 @@ def test_a_limit_of_its_own_takes_the_cutoffs_place_until_it_is_taken_back(conne
 
 def test_a_connection_without_a_socket_takes_any_limit(connection: Connection) -> None:
     connection._sock = None
-    connection.obey(cutoff())
+    connection.bind_scope(scope())
     connection.limit(1.0)
     connection.limit(None)
 
@@ -276,8 +276,8 @@ def test_a_connection_without_a_socket_takes_any_limit(connection: Connection) -
 @pytest.mark.parametrize("moment", [0.0, 1e9])
 def test_the_managers_clock_may_be_another_one(connection: Connection, moment: float) -> None:
     assert connection._sock is not None
-    obeyed = cutoff(monotonic=lambda: moment)
-    connection.obey(obeyed)
+    obeyed = scope(monotonic=lambda: moment)
+    connection.bind_scope(obeyed)
     obeyed.ends_at = moment + 60.0
     connection._sock.sendall(b"x")
     obeyed.ends_at = moment

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambda_dbconn.endpoint import Endpoint, EndpointKind, classify
 from lambda_dbconn.errors import ConfigurationError
+from lambda_dbconn.settings.endpoint import Endpoint, EndpointKind, classify
 
 COM = "us-east-1.rds.amazonaws.com"
 

@@ -38,7 +38,7 @@ def test_the_events_are_those_that_the_issue_promises() -> None:
         "TransactionRolledBack",
         "SessionPinned",
         "ConnectionClosed",
-        "LoanEnded",
+        "ConnectionReleased",
     }
 
 

@@ -28,7 +28,7 @@ def test_a_handler_gets_its_connection_beside_event_and_context(
 
     assert handler({"times": 2}, FakeContext(clock, 3)) == [("Ada",), ("Ada",)]
     assert server.sql == ["select name from employee"]
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
 
 
 def test_a_handler_runs_inside_its_transaction(db: Manager, server: FakeServer, clock: FakeClock) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn import lifecycle
+from lambda_dbconn.cache import process
 from tests.unit.conftest import in_child, in_thread
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def test_a_child_gets_its_own_connection_and_never_touches_its_parent_s(db: Mana
         numbers = [use(db), use(db)]
         db.close()
         gc.collect()
-        return numbers, touches(parents), parents in lifecycle._parents
+        return numbers, touches(parents), parents in process._parents
 
     assert in_child(child) == "([2, 2], (1, 0), True)"
 
@@ -78,7 +78,7 @@ def test_a_child_counts_from_zero(db: Manager, server: FakeServer) -> None:
         use(db)
         use(db)
         stats = db.stats()
-        return stats.opened, stats.reused, dict(stats.replaced), stats.closed, stats.open_now, stats.lent_now
+        return stats.opened, stats.reused, dict(stats.replaced), stats.closed, stats.open, stats.in_use
 
     assert in_child(child) == "(1, 1, {}, 0, 1, 0)"
     assert (db.stats().opened, db.stats().reused) == (2, 2)
@@ -179,7 +179,7 @@ def test_events_of_a_child_are_its_own(db: Manager, observer: RecordingObserver)
 def test_watching_a_manager_does_not_keep_it_alive(make: MakeManager) -> None:
     db = make()
     gone = weakref.ref(db._cache)
-    assert db._cache in lifecycle._holders
+    assert db._cache in process._holders
     del db
     gc.collect()
     assert gone() is None

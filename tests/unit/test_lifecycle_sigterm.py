@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_dbconn import ConnectionManager, lifecycle
+from lambda_dbconn.cache import process
 from tests.unit.conftest import in_child, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lambda_dbconn import ConnectionManager
     from lambda_dbconn.testing.fakes import FakeConnection, FakeServer
     from tests.unit.conftest import MakeManager
 
@@ -32,7 +33,7 @@ def in_process(function: Callable[[], object], *, before: Any = signal.SIG_DFL) 
 
     def run() -> object:
         signal.alarm(_LIMIT_S)
-        lifecycle._handlers_before.clear()
+        process._handlers_before.clear()
         signal.signal(signal.SIGTERM, before)
         return function()
 
@@ -52,7 +53,7 @@ def terminate() -> None:
 def test_without_another_handler_the_process_ends_as_it_would_have(db: Manager) -> None:
     def function() -> None:
         use(db)
-        assert lifecycle.close_on_sigterm()
+        assert process.close_on_sigterm()
         terminate()
 
     assert in_process(function) == DIED
@@ -68,7 +69,7 @@ def test_a_handler_that_was_there_is_called_when_all_is_closed(make: MakeManager
     def function() -> object:
         for db in managers:
             use(db)
-        lifecycle.close_on_sigterm()
+        process.close_on_sigterm()
         terminate()
         return said, [connection.closes for connection in server.connections]
 
@@ -78,9 +79,9 @@ def test_a_handler_that_was_there_is_called_when_all_is_closed(make: MakeManager
 def test_a_process_that_ignores_the_signal_goes_on_with_new_connections(db: Manager) -> None:
     def function() -> object:
         use(db)
-        lifecycle.close_on_sigterm()
+        process.close_on_sigterm()
         terminate()
-        return use(db), db.stats().open_now
+        return use(db), db.stats().open
 
     assert in_process(function, before=signal.SIG_IGN) == "(2, 1)"
 
@@ -91,7 +92,7 @@ def test_every_idle_connection_of_a_manager_is_closed(make: MakeManager, server:
     def function() -> object:
         with db.connection():
             in_thread(lambda: use(db))
-        lifecycle.close_on_sigterm()
+        process.close_on_sigterm()
         terminate()
         return [connection.closes for connection in server.connections], use(db)
 
@@ -102,7 +103,7 @@ def test_a_lent_connection_is_left_alone(make: MakeManager, server: FakeServer) 
     db = make(max_connections=2)
 
     def function() -> object:
-        lifecycle.close_on_sigterm()
+        process.close_on_sigterm()
         with db.transaction() as conn:
             in_thread(lambda: use(db))
             conn.execute("insert")
@@ -116,7 +117,7 @@ def test_a_lent_connection_is_left_alone(make: MakeManager, server: FakeServer) 
 def test_the_signal_may_come_while_the_main_thread_holds_a_lock(db: Manager, server: FakeServer) -> None:
     def function() -> object:
         use(db)
-        lifecycle.close_on_sigterm()
+        process.close_on_sigterm()
         with db._cache._recorder._counting:
             terminate()
         return server.connections[0].closes
@@ -129,14 +130,14 @@ def test_the_signal_may_come_between_any_two_steps_of_a_loan(db: Manager, server
     moments: list[int] = []
 
     def function() -> object:
-        lifecycle.close_on_sigterm()
+        process.close_on_sigterm()
         for moment in range(1, 400):
             use(db)
             left = moment
 
             def trace(frame: Any, event: str, _argument: object) -> Any:
                 nonlocal left
-                if frame.f_code.co_filename == lifecycle.__file__:
+                if frame.f_code.co_filename == process.__file__:
                     return None
                 if event == "line":
                     left -= 1
@@ -161,7 +162,7 @@ def test_the_signal_may_come_between_any_two_steps_of_a_loan(db: Manager, server
 def test_a_later_handler_that_calls_ours_is_not_ended_in_the_middle(db: Manager, server: FakeServer) -> None:
     def function() -> object:
         use(db)
-        lifecycle.close_on_sigterm()
+        process.close_on_sigterm()
         ours = signal.getsignal(signal.SIGTERM)
         said = []
 
@@ -178,13 +179,13 @@ def test_a_later_handler_that_calls_ours_is_not_ended_in_the_middle(db: Manager,
 
 
 def test_a_later_handler_stays_when_another_manager_is_made(make: MakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "_runs_signal_handlers", lambda: True)
+    monkeypatch.setattr(process, "_runs_signal_handlers", lambda: True)
     monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001")
     said: list[int] = []
 
     def function() -> object:
         make()
-        assert signal.getsignal(signal.SIGTERM) is lifecycle._on_sigterm
+        assert signal.getsignal(signal.SIGTERM) is process._on_sigterm
         signal.signal(signal.SIGTERM, lambda *_: said.append(1))
         make()
         terminate()
@@ -202,7 +203,7 @@ def test_no_goodbye_begins_when_the_time_is_over(
         for db in managers:
             use(db)
         monkeypatch.setattr(time, "monotonic", lambda: server.counts["close"] * 0.1)  # each takes a tenth of a second
-        lifecycle._part_within(0.25)
+        process._part_within(0.25)
         return server.counts["close"]
 
     assert in_process(function) == "3"
@@ -217,7 +218,7 @@ def test_a_driver_that_fails_to_close_hinders_no_other_handler(db: Manager, monk
     def function() -> object:
         use(db)
         monkeypatch.setattr(db._driver, "close", fail)
-        lifecycle.close_on_sigterm()
+        process.close_on_sigterm()
         terminate()
         return said, len(db._cache._slots) - len(db._cache._owners)
 
@@ -226,8 +227,8 @@ def test_a_driver_that_fails_to_close_hinders_no_other_handler(db: Manager, monk
 
 def test_only_the_main_thread_installs_it_and_a_failed_attempt_is_none() -> None:
     def function() -> object:
-        in_another = in_thread(lambda: str(lifecycle.close_on_sigterm()))
-        return in_another, lifecycle.close_on_sigterm(), lifecycle.close_on_sigterm()
+        in_another = in_thread(lambda: str(process.close_on_sigterm()))
+        return in_another, process.close_on_sigterm(), process.close_on_sigterm()
 
     assert in_process(function) == "('False', True, True)"
 
@@ -235,7 +236,7 @@ def test_only_the_main_thread_installs_it_and_a_failed_attempt_is_none() -> None
 def test_a_handler_that_is_not_python_s_is_left_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def function() -> object:
         monkeypatch.setattr("_signal.getsignal", lambda _number: None)
-        return lifecycle.close_on_sigterm(), lifecycle._handlers_before
+        return process.close_on_sigterm(), process._handlers_before
 
     assert in_process(function) == "(False, [])"
 
@@ -261,6 +262,6 @@ def test_it_is_installed_by_itself_only_where_lambda_lets_it_run(
 
     def function() -> object:
         make()
-        return signal.getsignal(signal.SIGTERM) is lifecycle._on_sigterm
+        return signal.getsignal(signal.SIGTERM) is process._on_sigterm
 
     assert in_process(function) == str(is_installed)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn import ConnectError, ConnectionManager, Credentials, Secret, lifecycle
-from lambda_dbconn.backoff import Backoff
+from lambda_dbconn import ConnectError, ConnectionManager, Credentials, Secret
+from lambda_dbconn.cache import process
+from lambda_dbconn.cache.backoff import Backoff
 from lambda_dbconn.credentials.aws_keys import AwsKeys, FunctionKeys
 from lambda_dbconn.credentials.iam import IamProvider
 from lambda_dbconn.credentials.secret_service import ServiceSource
@@ -44,10 +45,10 @@ def test_connections_are_closed_before_the_snapshot_and_opened_anew_after_it(
     db: Manager, server: FakeServer, clock: FakeClock, observer: RecordingObserver
 ) -> None:
     use(db)
-    lifecycle._before_snapshot()
+    process._before_snapshot()
     assert server.open_connections == []
     clock.advance(YEARS_S)
-    lifecycle._after_restore()
+    process._after_restore()
     assert use(db) == 2
     assert [event.reason for event in observer.of(ConnectionOpened)] == ["first", "first"]
 
@@ -56,7 +57,7 @@ def test_a_connection_that_the_snapshot_kept_is_not_lent_after_it(
     db: Manager, server: FakeServer, observer: RecordingObserver
 ) -> None:
     use(db)
-    lifecycle._after_restore()  # no time has passed by any clock, and the dead socket is silent
+    process._after_restore()  # no time has passed by any clock, and the dead socket is silent
     assert use(db) == 2
     assert [event.reason for event in observer.of(ConnectionClosed)] == ["closed"]
     assert len(server.open_connections) == 1
@@ -67,7 +68,7 @@ def test_a_connection_that_is_lent_during_a_restore_is_closed_when_it_comes_back
 ) -> None:
     db = make()
     with db.connection() as conn:
-        lifecycle._after_restore()
+        process._after_restore()
         assert not conn.is_released
     assert conn.is_released
     assert use(db) == 2
@@ -81,7 +82,7 @@ def test_what_was_replaced_before_the_snapshot_is_not_told_years_later(
     server.refuse(error=ConnectError("refused"))
     with pytest.raises(ConnectError), db.connection():
         pytest.fail("nothing was to be lent")
-    lifecycle._after_restore()
+    process._after_restore()
     use(db)
     assert observer.of(ConnectionReplaced) == []
 
@@ -121,9 +122,9 @@ class ForgettingFunction(Forgetting):
 def test_a_provider_or_function_of_the_user_s_forgets_if_it_can(server: FakeServer, kind: type[Forgetting]) -> None:
     provider = kind()
     db = ConnectionManager(local(), driver=FakeDriver(server), credentials=provider)
-    lifecycle._before_snapshot()
+    process._before_snapshot()
     assert provider.forgotten == 0
-    lifecycle._after_restore()
+    process._after_restore()
     assert provider.forgotten == 1
     assert use(db) == 1
 
@@ -142,7 +143,7 @@ def test_a_provider_that_fails_to_forget_fails_no_restore_and_the_others_forget(
     managers = [ConnectionManager(local(), driver=FakeDriver(server), credentials=each) for each in providers]
     for db in managers:
         use(db)
-    lifecycle._after_restore()
+    process._after_restore()
     assert [each.forgotten for each in providers] == [1, 1]
     assert server.open_connections == []
     assert "nothing to forget" in caplog.text
@@ -218,9 +219,9 @@ def test_keys_that_a_plain_function_gives_need_no_forgetting() -> None:
 def test_a_secret_that_only_the_settings_were_read_from_is_forgotten_too(clock: FakeClock) -> None:
     store = Store()
     provider = SecretsManagerProvider("shop", nearest=store, service=store, clock=clock)
-    lifecycle.watch_memory(provider)
+    process.watch_memory(provider)
     provider.settings(Deadline(None, reserve_s=0, clock=clock))
-    lifecycle._after_restore()
+    process._after_restore()
     assert provider._known is None
     gone = weakref.ref(provider)
     del provider
@@ -277,7 +278,7 @@ def test_the_hooks_of_the_library_are_the_outermost(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start")
     code = f"""
 import lambda_dbconn
-from lambda_dbconn import lifecycle
+from lambda_dbconn.cache import process
 from snapshot_restore_py import register_after_restore, register_before_snapshot
 from {runner} import run_after_restore, run_before_snapshot
 said = []
@@ -285,7 +286,7 @@ class Holder:
     def close(self): said.append("close")
     def forget(self): said.append("forget")
 holder = Holder()
-lifecycle.watch(holder)
+process.watch(holder)
 register_before_snapshot(said.append, "the function's")
 register_after_restore(said.append, "the function's")
 run_before_snapshot()

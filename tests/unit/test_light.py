@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from lambda_dbconn.light import Value
+from lambda_dbconn._values import Value
 
 
 class Point(Value):

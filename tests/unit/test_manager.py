@@ -14,7 +14,7 @@ from lambda_dbconn import (
     Secret,
     TlsError,
 )
-from lambda_dbconn.drivers import Failure
+from lambda_dbconn.drivers import ErrorKind
 from lambda_dbconn.events import ConnectionOpened, WarmUpFailed
 from lambda_dbconn.observers.logging import LoggingObserver
 from lambda_dbconn.testing.fakes import FakeContext, FakeDriver, FakeError
@@ -229,7 +229,7 @@ def test_a_reader_that_is_silent_after_a_late_secret_is_stood_in_for_too(
     make: MakeManager, server: FakeServer, observer: RecordingObserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "lambda_dbconn.backoff.jitter", lambda longest_s, share: longest_s
+        "lambda_dbconn.cache.backoff.jitter", lambda longest_s, share: longest_s
     )  # time for a second try only
     server.demand("open", CredentialsError("throttled", retryable=True), ConnectTimeoutError("silent", retryable=True))
     db = make(reader_host="127.0.0.1", reader_fallback="writer", connect_timeout_s=0.16)
@@ -258,7 +258,7 @@ def test_a_write_on_a_reader_keeps_its_error_and_gets_one_note(
     make: MakeManager, server: FakeServer, lend: str
 ) -> None:
     db = make(reader_host="127.0.0.1")
-    refusal = FakeError("read-only", Failure.READ_ONLY)
+    refusal = FakeError("read-only", ErrorKind.READ_ONLY)
     for _ in range(2):
         server.demand("execute" if lend == "connection" else "commit", refusal)
         with pytest.raises(FakeError) as caught, getattr(db.reader, lend)() as conn:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn import CommitUnknownError, ConfigurationError, ConnectError, TransactionAbortedError
-from lambda_dbconn.backoff import CREDIT, EARNED_PER_S, LONGEST_S
-from lambda_dbconn.drivers import Failure
+from lambda_dbconn.cache.backoff import CREDIT, EARNED_PER_S, LONGEST_S
+from lambda_dbconn.drivers import ErrorKind
 from lambda_dbconn.errors import BORROW_TIMEOUT_REMEDY
 from lambda_dbconn.testing.fakes import FakeContext, FakeError
 
@@ -24,7 +24,7 @@ def insert(conn: FakeConnection) -> int:
     return conn.number
 
 
-def failures(*kinds: Failure) -> list[FakeError]:
+def failures(*kinds: ErrorKind) -> list[FakeError]:
     return [FakeError(kind.value, kind) for kind in kinds]
 
 
@@ -36,15 +36,15 @@ def test_run_returns_what_the_function_does_and_commits(db: Manager, server: Fak
 
 @pytest.mark.parametrize("operation", ["execute", "commit"])
 def test_a_conflict_is_run_again_on_the_same_connection(db: Manager, server: FakeServer, operation: str) -> None:
-    server.demand(operation, *failures(Failure.CONFLICT, Failure.CONFLICT))
+    server.demand(operation, *failures(ErrorKind.CONFLICT, ErrorKind.CONFLICT))
     assert db.run(insert) == 1
     assert server.committed == ["insert"]
     assert server.sql.count("insert") == server.sql.count("BEGIN") == 3
 
 
-@pytest.mark.parametrize("kind", [Failure.LOST, Failure.READ_ONLY])
+@pytest.mark.parametrize("kind", [ErrorKind.LOST, ErrorKind.READ_ONLY])
 def test_a_lost_connection_and_a_failover_are_run_again_on_another(
-    db: Manager, server: FakeServer, kind: Failure
+    db: Manager, server: FakeServer, kind: ErrorKind
 ) -> None:
     server.demand("execute", *failures(kind))
     assert db.run(insert) == 2
@@ -63,7 +63,7 @@ def test_a_connection_seen_to_be_lost_before_commit_is_run_again(db: Manager, se
 
 
 def test_what_may_have_been_committed_is_never_run_again(db: Manager, server: FakeServer) -> None:
-    server.demand("commit", *failures(Failure.LOST))
+    server.demand("commit", *failures(ErrorKind.LOST))
     with pytest.raises(CommitUnknownError):
         db.run(insert, attempts=10)
     assert server.sql == ["BEGIN", "insert", "COMMIT"]
@@ -76,7 +76,7 @@ def test_an_unknown_commit_inside_the_function_is_never_run_again(db: Manager, m
     def commit_elsewhere(conn: FakeConnection) -> None:
         calls.append(conn.number)
         error = CommitUnknownError("elsewhere")
-        error.__cause__ = FakeError("lost", Failure.LOST)
+        error.__cause__ = FakeError("lost", ErrorKind.LOST)
         raise error
 
     with pytest.raises(CommitUnknownError):
@@ -99,7 +99,7 @@ def test_a_failed_statement_that_the_function_caught_is_not_run_again(db: Manage
         with contextlib.suppress(FakeError):
             insert(conn)
 
-    server.demand("execute", *failures(Failure.OTHER))
+    server.demand("execute", *failures(ErrorKind.OTHER))
     with pytest.raises(TransactionAbortedError):
         db.run(careless)
     assert server.sql.count("insert") == 1
@@ -107,7 +107,7 @@ def test_a_failed_statement_that_the_function_caught_is_not_run_again(db: Manage
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
 def test_the_last_attempt_s_error_is_raised(db: Manager, server: FakeServer, attempts: int) -> None:
-    demanded = failures(*[Failure.CONFLICT] * 10)
+    demanded = failures(*[ErrorKind.CONFLICT] * 10)
     server.demand("execute", *demanded)
     with pytest.raises(FakeError) as caught:
         db.run(insert, attempts=attempts)
@@ -125,7 +125,7 @@ def test_no_attempt_at_all_is_a_configuration_error(db: Manager, server: FakeSer
 def test_the_pauses_grow_and_are_jittered_from_zero(make: MakeManager, server: FakeServer, clock: FakeClock) -> None:
     pauses: list[list[float]] = []
     for _ in range(40):
-        server.demand("execute", *failures(*[Failure.CONFLICT] * 6))
+        server.demand("execute", *failures(*[ErrorKind.CONFLICT] * 6))
         clock.slept_s.clear()
         make().run(insert, attempts=7)
         pauses.append(list(clock.slept_s))
@@ -139,14 +139,14 @@ def test_without_time_for_another_attempt_the_conflict_itself_is_raised(
 ) -> None:
     context = FakeContext(clock, 4.1)
     server.round_trip_s = 0.6
-    server.demand("execute", *failures(*[Failure.CONFLICT] * 10))
+    server.demand("execute", *failures(*[ErrorKind.CONFLICT] * 10))
     with pytest.raises(FakeError):
         db.run(insert, context, attempts=10)
     assert server.sql.count("insert") == 2
 
 
 def test_no_pause_reaches_into_the_reserve(db: Manager, server: FakeServer, clock: FakeClock) -> None:
-    server.demand("execute", *failures(*[Failure.CONFLICT] * 100))
+    server.demand("execute", *failures(*[ErrorKind.CONFLICT] * 100))
     before = clock.monotonic()
     with pytest.raises(FakeError):
         db.run(insert, 2.0, attempts=100)
@@ -161,7 +161,7 @@ def test_a_connect_that_fails_is_not_the_function_s_to_repeat(db: Manager, serve
 
 
 def test_a_write_in_a_read_only_run_is_not_taken_for_a_failover(db: Manager, server: FakeServer) -> None:
-    server.demand("execute", *failures(Failure.READ_ONLY))
+    server.demand("execute", *failures(ErrorKind.READ_ONLY))
     with pytest.raises(FakeError):
         db.run(insert, read_only=True)
     assert server.sql.count("insert") == 1
@@ -176,10 +176,10 @@ def test_run_inside_a_loan_is_a_second_borrow(db: Manager, server: FakeServer) -
 
 @pytest.mark.parametrize(
     ("kind", "is_outage"),
-    [(Failure.LOST, True), (Failure.READ_ONLY, True), (Failure.BUSY, True), (Failure.CONFLICT, False)],
+    [(ErrorKind.LOST, True), (ErrorKind.READ_ONLY, True), (ErrorKind.BUSY, True), (ErrorKind.CONFLICT, False)],
 )
 def test_repeats_after_an_outage_draw_on_the_budget_and_those_after_a_conflict_do_not(
-    make: MakeManager, server: FakeServer, clock: FakeClock, kind: Failure, *, is_outage: bool
+    make: MakeManager, server: FakeServer, clock: FakeClock, kind: ErrorKind, *, is_outage: bool
 ) -> None:
     times = CREDIT + 20
     server.demand("execute", *failures(*[kind] * times))
@@ -194,7 +194,7 @@ def test_repeats_after_an_outage_draw_on_the_budget_and_those_after_a_conflict_d
 def test_a_transaction_that_got_no_database_connection_keeps_its_session_and_says_what_to_do(
     db: Manager, server: FakeServer
 ) -> None:
-    (error,) = failures(Failure.BUSY)
+    (error,) = failures(ErrorKind.BUSY)
     server.demand("execute", error)
     with pytest.raises(FakeError) as caught, db.transaction() as conn:
         conn.execute("insert")

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from lambda_dbconn import ConfigurationError, ConnectError, ConnectionManager
-from lambda_dbconn.events import ConnectionClosed, ConnectionOpened, ConnectionReplaced, LoanEnded
+from lambda_dbconn.events import ConnectionClosed, ConnectionOpened, ConnectionReleased, ConnectionReplaced
 from lambda_dbconn.observers.emf import EmfObserver
 from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeContext, FakeDriver
 from tests.support import emf
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TRACE = "_X_AMZN_TRACE_ID"
 OPENED = ConnectionOpened(endpoint="db:5432", reason="first", attempts=1, duration_s=0.025)
-REUSED = LoanEnded(endpoint="db:5432", outcome="reused", borrow_s=0.000003, lent_s=1.0, request_id="")
+REUSED = ConnectionReleased(endpoint="db:5432", outcome="reused", wait_s=0.000003, use_s=1.0, request_id="")
 
 
 @pytest.fixture(autouse=True)
@@ -81,12 +81,12 @@ def test_a_document_says_what_has_happened_and_is_valid() -> None:
         "PingFailures": 1,
         "TransactionsLeftOpen": 1,
         "Reuses": 1,
-        "BorrowMs": [2.0],
+        "AcquireMs": [2.0],
     }
     assert {name: unit for name, unit in documents[0].units.items() if unit != "Count"} == {
         "ConnectMs": "Milliseconds",
         "CredentialRefreshMs": "Milliseconds",
-        "BorrowMs": "Milliseconds",
+        "AcquireMs": "Milliseconds",
     }
 
 
@@ -114,7 +114,7 @@ def test_an_invocation_has_one_line_at_most_and_what_comes_later_is_in_the_nexts
             sink.loan(request_id, outcome="opened" if request_id == "two" else "reused")
     first, second, third = sink.documents()
     assert [document.root["request_id"] for document in (first, second, third)] == ["one", "two", "three"]
-    assert [len(document.metrics["BorrowMs"]) for document in (first, second, third)] == [1, 3, 3]
+    assert [len(document.metrics["AcquireMs"]) for document in (first, second, third)] == [1, 3, 3]
     assert (first.metrics["Reuses"], second.metrics["Reuses"], third.metrics["Reuses"]) == (1, 2, 1)
 
 
@@ -153,10 +153,10 @@ def test_mere_reuses_wait_and_news_does_not() -> None:
     assert len(sink.lines) == 1
     sink.clock.advance(10)
     sink.loan("6")
-    assert sink.documents()[1].metrics == {"Reuses": 6, "BorrowMs": [0.003] * 6}
+    assert sink.documents()[1].metrics == {"Reuses": 6, "AcquireMs": [0.003] * 6}
     sink.observer.on_event(ConnectionReplaced(endpoint="db:5432", reason="idle", age_s=1.0, idle_s=1.0))
     sink.loan("7")
-    assert sink.documents()[2].metrics == {"Replacements": 1, "ReplacedIdle": 1, "Reuses": 1, "BorrowMs": [0.003]}
+    assert sink.documents()[2].metrics == {"Replacements": 1, "ReplacedIdle": 1, "Reuses": 1, "AcquireMs": [0.003]}
 
 
 def test_a_clock_that_is_put_back_stops_nothing() -> None:
@@ -175,7 +175,7 @@ def test_more_values_than_a_document_takes_are_counted_and_not_listed() -> None:
     sink.observer.flush()
     metrics = sink.documents()[1].metrics
     assert metrics["Reuses"] == 150
-    assert len(metrics["BorrowMs"]) == 100
+    assert len(metrics["AcquireMs"]) == 100
 
 
 def test_flush_writes_what_waits_and_nothing_when_nothing_does() -> None:
@@ -206,15 +206,15 @@ def test_a_handlers_connects_failures_and_reuses_come_out_one_line_an_invocation
         except ConnectError:
             assert request_id == "fails"
     failed, opened, replaced = sink.documents()
-    assert failed.metrics == {"ConnectFailures": 1, "BorrowFailures": 1}
-    assert opened.metrics == {"Connects": 1, "ConnectMs": [40.0], "BorrowMs": [40.0]}
-    assert {**replaced.metrics, "BorrowMs": sorted(replaced.metrics["BorrowMs"])} == {
+    assert failed.metrics == {"ConnectFailures": 1, "AcquireFailures": 1}
+    assert opened.metrics == {"Connects": 1, "ConnectMs": [40.0], "AcquireMs": [40.0]}
+    assert {**replaced.metrics, "AcquireMs": sorted(replaced.metrics["AcquireMs"])} == {
         "Reuses": 3,  # the second loan of `opens`, and both of `reuses`
         "Replacements": 1,
         "ReplacedHangUp": 1,
         "Connects": 1,
         "ConnectMs": [40.0],
-        "BorrowMs": [0.0, 0.0, 0.0, 40.0],
+        "AcquireMs": [0.0, 0.0, 0.0, 40.0],
     }
     assert replaced.root["request_id"] == "replaces"
 
@@ -229,7 +229,7 @@ def test_a_sink_that_fails_never_fails_an_invocation(server: FakeServer, caplog:
 
     with manager(server, EmfObserver("shop", write=fail)).connection() as conn:
         conn.execute("select 1")
-    assert "the observer failed on LoanEnded" in caplog.text
+    assert "the observer failed on ConnectionReleased" in caplog.text
 
 
 def test_a_childs_numbers_are_its_own() -> None:
@@ -242,7 +242,7 @@ def test_a_childs_numbers_are_its_own() -> None:
         sink.loan("1")
         return sink.lines[0]
 
-    assert emf.read(in_child(in_the_child)).metrics == {"Reuses": 1, "BorrowMs": [0.003]}
+    assert emf.read(in_child(in_the_child)).metrics == {"Reuses": 1, "AcquireMs": [0.003]}
     sink.observer._adding.release()
     sink.observer.flush()
     assert sink.documents()[0].metrics["Connects"] == 1

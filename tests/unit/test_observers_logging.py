@@ -11,10 +11,10 @@ from lambda_dbconn.events import (
     ConnectGaveUp,
     ConnectionClosed,
     ConnectionOpened,
+    ConnectionReleased,
     ConnectionReplaced,
     ConnectionReused,
     Event,
-    LoanEnded,
     PingFailed,
     TransactionRolledBack,
 )
@@ -102,7 +102,7 @@ def test_what_the_logger_does_not_want_is_not_logged(
 
 
 def test_reuse_is_ignored_so_that_the_happy_path_creates_no_event() -> None:
-    assert LoggingObserver.ignores == (ConnectionReused, LoanEnded)
+    assert LoggingObserver.ignores == (ConnectionReused, ConnectionReleased)
 
 
 def test_each_connect_and_reconnect_is_one_line_that_says_why(

@@ -8,12 +8,12 @@ from lambda_dbconn.events import (
     ConnectFailed,
     ConnectionClosed,
     ConnectionOpened,
+    ConnectionReleased,
     ConnectionReplaced,
     ConnectionReused,
     CredentialsFailed,
     CredentialsFetched,
     Event,
-    LoanEnded,
     PingFailed,
     TransactionRolledBack,
 )
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lambda_dbconn.observers.measures import Measure
 
 AT = "db:5432"
-LOAN = LoanEnded(endpoint=AT, outcome="reused", borrow_s=0.002, lent_s=1.0, request_id="")
+LOAN = ConnectionReleased(endpoint=AT, outcome="reused", wait_s=0.002, use_s=1.0, request_id="")
 TABLE: list[tuple[Event, list[Measure]]] = [
     (
         ConnectionOpened(endpoint=AT, reason="first", attempts=1, duration_s=0.025),
@@ -47,9 +47,9 @@ TABLE: list[tuple[Event, list[Measure]]] = [
     (TransactionRolledBack(endpoint=AT, is_left_open=True), [("TransactionsLeftOpen", "Count", 1)]),
     (TransactionRolledBack(endpoint=AT, is_left_open=False), []),
     (ConnectionClosed(endpoint=AT, reason="idle", age_s=1.0, uses=1), []),
-    (LOAN, [("Reuses", "Count", 1), ("BorrowMs", "Milliseconds", 2.0)]),
-    (LOAN.replace(outcome="opened"), [("BorrowMs", "Milliseconds", 2.0)]),
-    (LOAN.replace(outcome="failed"), [("BorrowFailures", "Count", 1)]),
+    (LOAN, [("Reuses", "Count", 1), ("AcquireMs", "Milliseconds", 2.0)]),
+    (LOAN.replace(outcome="opened"), [("AcquireMs", "Milliseconds", 2.0)]),
+    (LOAN.replace(outcome="failed"), [("AcquireFailures", "Count", 1)]),
 ]
 
 

@@ -81,10 +81,8 @@ def test_connects_loans_and_replacements_are_metrics(
         "opened": (2, 0.5),
         "reused": (1, 0.0),
     }
-    lent_s = {
-        point.attributes["lambda_dbconn.outcome"]: point.sum for point in metrics["db.client.connection.use_time"]
-    }
-    assert lent_s == {"opened": 2.0, "reused": 2.0}
+    use_s = {point.attributes["lambda_dbconn.outcome"]: point.sum for point in metrics["db.client.connection.use_time"]}
+    assert use_s == {"opened": 2.0, "reused": 2.0}
     (replacement,) = metrics["lambda_dbconn.replacements"]
     assert (replacement.value, dict(replacement.attributes)) == (1, {**AT, "lambda_dbconn.reason": "hang_up"})
 

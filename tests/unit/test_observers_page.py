@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lambda_dbconn import events
-from lambda_dbconn.events import ConnectionReplaced, Event, LoanEnded
+from lambda_dbconn.events import ConnectionReleased, ConnectionReplaced, Event
 from lambda_dbconn.observers.emf import EmfObserver
 from lambda_dbconn.observers.opentelemetry import OpenTelemetryObserver
 from lambda_dbconn.observers.powertools import PowertoolsObserver
@@ -43,12 +43,12 @@ def reasons() -> list[str]:
 
 def everything() -> Iterator[Event]:
     """Yield an event of each kind, with each reason and outcome; loans last, as they write lines."""
-    for name in sorted(public(events, Event) - {"Event", "LoanEnded", "ConnectionReplaced"}):
+    for name in sorted(public(events, Event) - {"Event", "ConnectionReleased", "ConnectionReplaced"}):
         yield sample(getattr(events, name))
     for reason in reasons():
         yield sample(ConnectionReplaced, reason=reason)
     for outcome in ("failed", "opened", "reused"):
-        yield sample(LoanEnded, outcome=outcome)
+        yield sample(ConnectionReleased, outcome=outcome)
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -146,5 +146,5 @@ def test_the_variables_that_the_page_names_for_namespace_and_dimensions_are_the_
     monkeypatch.setenv(name, "Orders")
     lines: list[str] = []
     observer = EmfObserver(write=lines.append)
-    observer.on_event(sample(LoanEnded, outcome="opened"))
+    observer.on_event(sample(ConnectionReleased, outcome="opened"))
     assert "Orders" in lines[0]

@@ -9,7 +9,7 @@ from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_xray_sdk.core import AWSXRayRecorder, xray_recorder
 
 from lambda_dbconn import ConfigurationError, ConnectError, ConnectionManager
-from lambda_dbconn.events import ConnectionReused, CredentialsFetched, LoanEnded
+from lambda_dbconn.events import ConnectionReleased, ConnectionReused, CredentialsFetched
 from lambda_dbconn.observers.powertools import PowertoolsObserver
 from lambda_dbconn.testing.fakes import FakeConnection, FakeContext, FakeDriver
 from tests.support import emf
@@ -74,7 +74,7 @@ def test_events_are_lines_of_the_users_logger_with_its_keys_and_correlation_id(s
 
 def test_a_logger_alone_lets_a_warm_borrow_be_free() -> None:
     observer = PowertoolsObserver(logger=Logger(service="orders"))
-    assert set(observer.ignores) == {ConnectionReused, LoanEnded}
+    assert set(observer.ignores) == {ConnectionReused, ConnectionReleased}
 
 
 # --- metrics
@@ -100,11 +100,11 @@ def test_metrics_go_into_the_users_namespace_with_the_users_own(
     assert document.metrics == {
         "Connects": [1.0],
         "ConnectMs": [40.0],
-        "BorrowMs": [40.0, 0.0],
+        "AcquireMs": [40.0, 0.0],
         "Reuses": [1.0],
         "Orders": [1.0],
     }
-    assert document.units["BorrowMs"] == "Milliseconds"
+    assert document.units["AcquireMs"] == "Milliseconds"
 
 
 # --- the tracer

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn.events import ConnectionClosed, ConnectionReused, Event, LoanEnded
-from lambda_dbconn.observers.several import SeveralObservers
+from lambda_dbconn.events import ConnectionClosed, ConnectionReleased, ConnectionReused, Event
+from lambda_dbconn.observers.composite import CompositeObserver
 from lambda_dbconn.testing.fakes import RecordingObserver
 
 if TYPE_CHECKING:
@@ -27,21 +27,21 @@ def ignoring(*events: type[Event]) -> RecordingObserver:
 
 def test_each_observer_is_told_what_it_does_not_ignore() -> None:
     one, other = ignoring(), ignoring(ConnectionClosed)
-    SeveralObservers(one, other).on_event(EVENT)
+    CompositeObserver(one, other).on_event(EVENT)
     assert (one.events, other.events) == ([EVENT], [])
 
 
 def test_what_all_of_them_ignore_is_ignored() -> None:
-    one, other = ignoring(ConnectionReused, LoanEnded), ignoring(LoanEnded)
-    assert SeveralObservers(one, other).ignores == (LoanEnded,)
-    assert SeveralObservers(one, Failing()).ignores == ()
-    assert SeveralObservers().ignores == ()
+    one, other = ignoring(ConnectionReused, ConnectionReleased), ignoring(ConnectionReleased)
+    assert CompositeObserver(one, other).ignores == (ConnectionReleased,)
+    assert CompositeObserver(one, Failing()).ignores == ()
+    assert CompositeObserver().ignores == ()
 
 
 def test_one_that_fails_keeps_the_event_from_no_other() -> None:
     observer = ignoring()
     with pytest.raises(ExceptionGroup) as caught:
-        SeveralObservers(Failing(), observer, Failing()).on_event(EVENT)
+        CompositeObserver(Failing(), observer, Failing()).on_event(EVENT)
     assert observer.events == [EVENT]
     assert [type(error) for error in caught.value.exceptions] == [LookupError, LookupError]
 
@@ -49,8 +49,8 @@ def test_one_that_fails_keeps_the_event_from_no_other() -> None:
 def test_failing_observers_never_fail_an_invocation(make: MakeManager, caplog: pytest.LogCaptureFixture) -> None:
     observer = ignoring()
     db = make()
-    db = type(db)(db.settings, driver=db._driver, clock=db._clock, observer=SeveralObservers(Failing(), observer))
+    db = type(db)(db.settings, driver=db._driver, clock=db._clock, observer=CompositeObserver(Failing(), observer))
     with db.connection() as conn:
         conn.execute("select 1")
-    assert observer.names() == ["ConnectionOpened", "LoanEnded"]
+    assert observer.names() == ["ConnectionOpened", "ConnectionReleased"]
     assert caplog.text.count("LookupError: no disk") == 2

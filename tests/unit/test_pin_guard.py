@@ -18,7 +18,7 @@ from lambda_dbconn import (
 )
 from lambda_dbconn.events import ConnectionOpened, ConnectionReplaced, SessionPinned
 from lambda_dbconn.observers.logging import LoggingObserver
-from lambda_dbconn.pin_guard import _LONGEST_TEXT, _MOST_REPORTED, _MOST_TEXTS, PinGuard
+from lambda_dbconn.proxy.guard import _LONGEST_TEXT, _MOST_REPORTED, _MOST_TEXTS, PinGuard
 from lambda_dbconn.testing.fakes import FakeDriver
 from tests.unit.conftest import PROXY, in_fresh_process, local
 

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambda_dbconn import pinning
-from lambda_dbconn.pinning import find, pin
-from lambda_dbconn.pinning import statements as splitting
-from lambda_dbconn.pinning.rules import RULES, TOO_LONG, table
-from lambda_dbconn.pinning.scanner import _COMMENT_ENDS, _MYSQL, _POSTGRESQL, tokens
+from lambda_dbconn import proxy
+from lambda_dbconn.proxy import find, pin
+from lambda_dbconn.proxy import statements as splitting
+from lambda_dbconn.proxy.rules import RULES, TOO_LONG, table
+from lambda_dbconn.proxy.scanner import _COMMENT_ENDS, _MYSQL, _POSTGRESQL, tokens
 from tests.unit.conftest import in_fresh_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lambda_dbconn.pinning.scanner import Token
+    from lambda_dbconn.proxy.scanner import Token
 
 ENGINES = st.sampled_from(("postgresql", "mysql"))
 # Pieces that begin, end and nest what a lexer is in, and words of the rules.
@@ -161,7 +161,7 @@ def test_any_text_has_a_verdict(engine: str, text: str) -> None:
 def test_the_glance_and_the_rules_agree(engine: str, text: str) -> None:
     """A text that is harmless at a glance has no pin in it."""
     found = pin(engine, text)
-    with mock.patch.object(pinning, "is_harmless", return_value=False):
+    with mock.patch.object(proxy, "is_harmless", return_value=False):
         looked_at = pin(engine, text)
     assert found == looked_at
 
@@ -182,7 +182,7 @@ def test_twice_the_text_is_twice_the_work(
 ) -> None:
     """Work is counted in lines of the package that are run; what a pattern does in one step is bounded above."""
     few, many = (
-        lines_run(lambda text=seed * times: list(pinning._judged(engine, text, split(engine, text))))  # type: ignore[misc]
+        lines_run(lambda text=seed * times: list(proxy._judged(engine, text, split(engine, text))))  # type: ignore[misc]
         for times in (500, 1000)
     )
     assert many <= 2.2 * few + 100
@@ -363,8 +363,8 @@ def test_ids_are_unique_and_every_rule_says_why_and_what_instead() -> None:
 
 def test_a_harmless_statement_imports_no_rules() -> None:
     code = (
-        "import sys; from lambda_dbconn.pinning import pin; pin('mysql', 'select 1'); "
-        "print([name for name in sys.modules if name.startswith('lambda_dbconn.pinning.')])"
+        "import sys; from lambda_dbconn.proxy import pin; pin('mysql', 'select 1'); "
+        "print([name for name in sys.modules if name.startswith('lambda_dbconn.proxy.')])"
     )
     assert in_fresh_process(code).strip() == "[]"
 
@@ -402,5 +402,5 @@ def test_a_harmless_statement_imports_no_rules() -> None:
     ],
 )
 def test_what_rds_proxy_tracks_is_named(text: str | bytes, names: set[str]) -> None:
-    assert pinning.tracked("mysql", text) == names
-    assert pinning.tracked("postgresql", text) == set()
+    assert proxy.tracked("mysql", text) == names
+    assert proxy.tracked("postgresql", text) == set()

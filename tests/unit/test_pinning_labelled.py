@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from lambda_dbconn.pinning import is_harmless, pin
-from lambda_dbconn.pinning.rules import RULES
+from lambda_dbconn.proxy import is_harmless, pin
+from lambda_dbconn.proxy.rules import RULES
 from lambda_dbconn.testing.rds_proxy.pinning import pin_reason
 
 pytestmark = pytest.mark.once

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_dbconn.cli.pins.search import search
-from lambda_dbconn.pin_guard import PinGuard
-from lambda_dbconn.pinning import find, is_harmless, pin, tracked
-from lambda_dbconn.pinning.statements import statements
+from lambda_dbconn.proxy import find, is_harmless, pin, tracked
+from lambda_dbconn.proxy.guard import PinGuard
+from lambda_dbconn.proxy.statements import statements
 from tests.support.command_line import run
 
 if TYPE_CHECKING:

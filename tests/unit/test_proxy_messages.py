@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from lambda_dbconn.drivers.errors import _ROWS, connect_error
 from lambda_dbconn.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -14,7 +15,6 @@ from lambda_dbconn.errors import (
     ProxyRefusedError,
     TlsError,
 )
-from lambda_dbconn.proxy_messages import _ROWS, connect_error
 from lambda_dbconn.testing.rds_proxy import texts
 
 pytestmark = pytest.mark.once

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn import ConfigurationError, ConnectError, ConnectionManager, from_env, lifecycle, manager, registry
+from lambda_dbconn import ConfigurationError, ConnectError, ConnectionManager, from_env, manager, registry
+from lambda_dbconn.cache import process
 from lambda_dbconn.testing.fakes import FakeDriver, FakeServer, RecordingObserver
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def test_a_secret_that_no_manager_has_is_forgotten_after_a_restore(environ: pyte
     give(environ, "SHOP_", SECRET_ID="shop", PASSWORD="", HOST="")
     with pytest.raises(ConfigurationError, match="SHOP_HOST is not set"):
         from_env("SHOP_")
-    lifecycle._after_restore()
+    process._after_restore()
     assert forgotten == ["shop"]
 
 

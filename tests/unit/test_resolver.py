@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn import resolver
-from lambda_dbconn.resolver import is_temporary, look_up
+from lambda_dbconn import _resolver
+from lambda_dbconn._resolver import is_temporary, look_up
 from tests.unit.conftest import in_child
 
 if TYPE_CHECKING:
@@ -62,11 +62,11 @@ def in_the_background(threads: list[threading.Thread], silent: Silent, timeout_s
         except Exception as error:
             outcome.append(error)
 
-    waiting = sum(len(each._waiting) for each in resolver._running.values())
+    waiting = sum(len(each._waiting) for each in _resolver._running.values())
     thread = threading.Thread(target=ask)
     threads.append(thread)
     thread.start()
-    while sum(len(each._waiting) for each in resolver._running.values()) <= waiting:
+    while sum(len(each._waiting) for each in _resolver._running.values()) <= waiting:
         time.sleep(0.001)
     return outcome
 
@@ -75,7 +75,7 @@ def test_an_answer_is_returned_and_a_failure_is_raised() -> None:
     assert look_up(len, "db", timeout_s=30) == 2
     with pytest.raises(socket.gaierror, match="no such name"):
         look_up(_failing, socket.gaierror(socket.EAI_NONAME, "no such name"), timeout_s=30)
-    assert resolver._running == {}
+    assert _resolver._running == {}
 
 
 def _failing(error: Exception) -> None:
@@ -89,7 +89,7 @@ def test_a_silent_resolver_costs_the_limit_and_one_thread_however_often_it_is_as
             look_up(silent, "db", timeout_s=0.01)
     assert silent.count == 1
     silent.may_answer.set()
-    while resolver._running:
+    while _resolver._running:
         time.sleep(0.001)
 
 
@@ -143,7 +143,7 @@ def test_a_look_up_whose_thread_cannot_be_started_leaves_nothing_behind(monkeypa
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(resolver, "start_new_thread", refuse)
+        patch.setattr(_resolver, "start_new_thread", refuse)
         with pytest.raises(OSError, match="no thread can be started") as caught:
             look_up(len, "db", timeout_s=30)
     assert caught.value.errno == errno.EAGAIN
@@ -156,7 +156,7 @@ def test_an_interrupt_leaves_no_look_up_that_nobody_carries_out(monkeypatch: pyt
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(resolver, "start_new_thread", interrupt)
+        patch.setattr(_resolver, "start_new_thread", interrupt)
         with pytest.raises(KeyboardInterrupt):
             look_up(len, "db", timeout_s=30)
     assert look_up(len, "db", timeout_s=30) == 2
@@ -199,7 +199,7 @@ def test_a_name_that_cannot_be_looked_up_for_want_of_descriptors_is_no_unknown_n
 def test_a_process_with_a_stuck_look_up_exits_at_once() -> None:
     script = """
         import time
-        from lambda_dbconn.resolver import look_up
+        from lambda_dbconn._resolver import look_up
         try:
             look_up(time.sleep, 600, timeout_s=0.05)
         except TimeoutError:

@@ -5,7 +5,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from lambda_dbconn.backoff import CREDIT, EARNED_PER_S, FIRST_S, LONGEST_S, Budget
+from lambda_dbconn.cache.backoff import CREDIT, EARNED_PER_S, FIRST_S, LONGEST_S, RetryBudget
+from lambda_dbconn.cache.retry import SHORTEST_TRY_S, attempts, is_retryable
 from lambda_dbconn.errors import (
     ConfigurationError,
     ConnectError,
@@ -14,7 +15,6 @@ from lambda_dbconn.errors import (
     DeadlineExceededError,
     TlsError,
 )
-from lambda_dbconn.retrying import SHORTEST_TRY_S, attempts, is_retryable
 
 if TYPE_CHECKING:
     from lambda_dbconn.testing.fakes import FakeClock
@@ -38,7 +38,7 @@ def test_what_a_later_attempt_may_mend_is_retryable(error: BaseException, *, exp
     assert is_retryable(error) is expected
 
 
-def failures(clock: FakeClock, budget: Budget, limit_s: float) -> int:
+def failures(clock: FakeClock, budget: RetryBudget, limit_s: float) -> int:
     """Fail as long as attempts are to be had; return how many there were."""
     ends_at = clock.monotonic() + limit_s
     refused = Mock(side_effect=ConnectError("refused", retryable=True))
@@ -48,7 +48,7 @@ def failures(clock: FakeClock, budget: Budget, limit_s: float) -> int:
 
 
 def test_attempts_end_while_there_is_time_for_one_and_cost_the_budget_one_credit_each(clock: FakeClock) -> None:
-    budget, started = Budget(clock), clock.monotonic()
+    budget, started = RetryBudget(clock), clock.monotonic()
     count = failures(clock, budget, limit_s=3.0)
     assert count > 3
     took_s = clock.monotonic() - started
@@ -57,12 +57,12 @@ def test_attempts_end_while_there_is_time_for_one_and_cost_the_budget_one_credit
 
 
 def test_without_time_for_a_pause_the_first_attempt_is_the_only_one(clock: FakeClock) -> None:
-    assert failures(clock, Budget(clock), limit_s=SHORTEST_TRY_S) == 1
+    assert failures(clock, RetryBudget(clock), limit_s=SHORTEST_TRY_S) == 1
     assert clock.slept_s == []
 
 
 def test_a_budget_that_is_used_up_makes_the_pause_longer(clock: FakeClock) -> None:
-    budget = Budget(clock)
+    budget = RetryBudget(clock)
     for _ in range(CREDIT):
         budget.spend()
     failures(clock, budget, limit_s=3.0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lambda_dbconn import LambdaDbConnWarning
-from lambda_dbconn.spelling import misspelt
+from lambda_dbconn.settings.hints import misspelt
 
 FIELDS = ("host", "name", "max_idle_s")
 

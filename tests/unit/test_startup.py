@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lambda_dbconn import ConfigurationError, Settings
-from lambda_dbconn.startup import _NOT_WITH_A_PROXY, instead_of
+from lambda_dbconn.settings.hints import _NOT_WITH_A_PROXY, instead_of
 from tests.unit.conftest import INSTANCE, PROXY, READER
 
 ROLE = "ALTER ROLE … SET"

@@ -19,10 +19,9 @@ from lambda_dbconn import (
     DeadlineExceededError,
     TransactionAbortedError,
     TransactionLeftOpenError,
-    backoff,
 )
-from lambda_dbconn.cache import policy
-from lambda_dbconn.drivers import Failure
+from lambda_dbconn.cache import backoff, policy
+from lambda_dbconn.drivers import ErrorKind
 from lambda_dbconn.events import (
     ConnectFailed,
     ConnectionClosed,
@@ -59,7 +58,7 @@ MILLISECOND_S = 0.001  # Lambda says what is left in whole ones
 threads = st.integers(0, THREADS - 1)
 contexts = st.none() | st.floats(-1, 6) | st.floats(0, 6).map(lambda seconds: ("context", seconds))
 durations = st.sampled_from([0.1, 20.0, 29.9, 30.0, 31.0, 150.0, 299.0, 300.0, 700.0, 1000.0]) | st.floats(0, 1200)
-failures = st.sampled_from([Failure.CONFLICT, Failure.LOST, Failure.READ_ONLY, Failure.OTHER])
+failures = st.sampled_from([ErrorKind.CONFLICT, ErrorKind.LOST, ErrorKind.READ_ONLY, ErrorKind.OTHER])
 ends = st.sampled_from(["well", "with the statement's error", "with another error"])
 drops = st.sampled_from(["hang_up", "vanish", "terminate", "notify"])
 refusals = st.sampled_from([ConnectError("restarting", retryable=True), ConnectError("no such database"), None])
@@ -235,7 +234,7 @@ class Machine(RuleBasedStateMachine):
         elif not actor.is_transaction:
             assert isinstance(raised, TransactionLeftOpenError) is is_open
         assert not (isinstance(raised, CommitUnknownError) and is_known)
-        assert not (isinstance(raised, FakeError) and raised.kind is Failure.LOST and not is_known)
+        assert not (isinstance(raised, FakeError) and raised.kind is ErrorKind.LOST and not is_known)
         if actor.is_transaction:
             self.check_committed(self.server.committed[before:], actor.sent, error or raised)
         self.times[connection.number] = (
@@ -260,11 +259,11 @@ class Machine(RuleBasedStateMachine):
             assert committed == []
 
     @rule(who=threads, plan=st.lists(failures, max_size=3), commit=st.none() | failures, attempts=st.integers(1, 4))
-    def run(self, who: int, plan: list[Failure], commit: Failure | None, *, attempts: int) -> None:
+    def run(self, who: int, plan: list[ErrorKind], commit: ErrorKind | None, *, attempts: int) -> None:
         actor = self.actors[who]
         statement = self.new_statement()
         calls: list[int] = []
-        failovers = plan.count(Failure.READ_ONLY) + (commit is Failure.READ_ONLY) * 20
+        failovers = plan.count(ErrorKind.READ_ONLY) + (commit is ErrorKind.READ_ONLY) * 20
         is_final = False
 
         def function(connection: FakeConnection) -> None:
@@ -275,10 +274,10 @@ class Machine(RuleBasedStateMachine):
             connection.execute(statement)
             if plan:
                 kind = plan.pop(0)
-                is_final = kind is Failure.OTHER
+                is_final = kind is ErrorKind.OTHER
                 raise FakeError("as drawn", kind)
             if commit is not None:
-                is_final = commit in (Failure.OTHER, Failure.LOST)
+                is_final = commit in (ErrorKind.OTHER, ErrorKind.LOST)
                 self.server.demand("commit", FakeError("as drawn", commit))
 
         lent = {other.connection for other in self.actors}
@@ -383,8 +382,8 @@ class Machine(RuleBasedStateMachine):
         assert stats.connect_failures == len(of(ConnectFailed))
         assert stats.ping_failures == len(of(PingFailed))
         assert stats.rolled_back == len(of(TransactionRolledBack))
-        assert stats.open_now == len(self.server.open_connections)
-        assert stats.lent_now == self.lent()
+        assert stats.open == len(self.server.open_connections)
+        assert stats.in_use == self.lent()
 
     def teardown(self) -> None:
         for who in range(THREADS):

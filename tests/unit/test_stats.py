@@ -12,10 +12,11 @@ from lambda_dbconn.events import (
     ConnectionReplaced,
     ConnectionReused,
     Event,
+    EventDispatcher,
     PingFailed,
+    Stats,
     TransactionRolledBack,
 )
-from lambda_dbconn.stats import Recorder, Stats
 from tests.unit.conftest import in_thread
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Failing:
 
 
 def test_every_event_is_passed_on_and_counted(observer: RecordingObserver) -> None:
-    recorder = Recorder(observer)
+    recorder = EventDispatcher(observer)
     events = [
         OPENED,
         ConnectionClosed(endpoint=WHERE, reason="idle", age_s=1.0, uses=1),
@@ -45,9 +46,9 @@ def test_every_event_is_passed_on_and_counted(observer: RecordingObserver) -> No
         TransactionRolledBack(endpoint=WHERE, is_left_open=True),
     ]
     for event in events:
-        recorder.tell(event)
+        recorder.emit(event)
     assert observer.events == events
-    assert recorder.stats(loans=7, open_now=1, lent_now=0) == Stats(
+    assert recorder.stats(uses=7, open_count=1, in_use=0) == Stats(
         opened=2,
         reused=5,
         replaced={"idle": 2, "lost": 1},
@@ -55,36 +56,36 @@ def test_every_event_is_passed_on_and_counted(observer: RecordingObserver) -> No
         connect_failures=1,
         ping_failures=1,
         rolled_back=1,
-        open_now=1,
-        lent_now=0,
+        open=1,
+        in_use=0,
     )
 
 
 def test_stats_are_a_snapshot(observer: RecordingObserver) -> None:
-    recorder = Recorder(observer)
-    before = recorder.stats(loans=0, open_now=0, lent_now=0)
-    recorder.tell(REPLACED)
+    recorder = EventDispatcher(observer)
+    before = recorder.stats(uses=0, open_count=0, in_use=0)
+    recorder.emit(REPLACED)
     assert before.replaced == {}
 
 
 def test_what_an_observer_ignores_is_counted_all_the_same(observer: RecordingObserver) -> None:
     observer.ignores = (ConnectionReused, ConnectionOpened)
-    recorder = Recorder(observer)
-    recorder.tell(OPENED)
+    recorder = EventDispatcher(observer)
+    recorder.emit(OPENED)
     assert observer.events == []
-    assert recorder.stats(loans=1, open_now=1, lent_now=0).opened == 1
-    assert not recorder.wants(ConnectionReused)
-    assert recorder.wants(ConnectionClosed)
+    assert recorder.stats(uses=1, open_count=1, in_use=0).opened == 1
+    assert not recorder.is_enabled_for(ConnectionReused)
+    assert recorder.is_enabled_for(ConnectionClosed)
 
 
 def test_an_observer_that_does_not_say_what_it_ignores_is_told_everything() -> None:
-    assert Recorder(Failing()).wants(ConnectionReused)
+    assert EventDispatcher(Failing()).is_enabled_for(ConnectionReused)
 
 
 def test_an_observer_that_fails_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    recorder = Recorder(Failing())
-    recorder.tell(OPENED)
-    assert recorder.stats(loans=1, open_now=1, lent_now=0).opened == 1
+    recorder = EventDispatcher(Failing())
+    recorder.emit(OPENED)
+    assert recorder.stats(uses=1, open_count=1, in_use=0).opened == 1
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("lambda_dbconn", logging.ERROR)
     assert record.getMessage() == "the observer failed on ConnectionOpened"
@@ -97,26 +98,26 @@ def test_an_interruption_of_an_observer_is_not_swallowed() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Recorder(Interrupted()).tell(OPENED)
+        EventDispatcher(Interrupted()).emit(OPENED)
 
 
 def test_counts_of_several_threads_add_up(observer: RecordingObserver) -> None:
-    recorder = Recorder(observer)
+    recorder = EventDispatcher(observer)
 
     def tell_many() -> None:
         for _ in range(25):
-            recorder.tell(REPLACED)
+            recorder.emit(REPLACED)
 
     for _ in range(4):
         in_thread(tell_many)
-    assert recorder.stats(loans=0, open_now=0, lent_now=0).replaced == {"idle": 100}
+    assert recorder.stats(uses=0, open_count=0, in_use=0).replaced == {"idle": 100}
 
 
 def test_a_renewed_recorder_counts_from_zero_with_a_lock_of_its_own(observer: RecordingObserver) -> None:
-    recorder = Recorder(observer)
-    recorder.tell(REPLACED)
+    recorder = EventDispatcher(observer)
+    recorder.emit(REPLACED)
     recorder._counting.acquire()  # as a thread may have that the fork left behind
     recorder.renew()
-    recorder.tell(OPENED)
-    stats = recorder.stats(loans=1, open_now=1, lent_now=0)
+    recorder.emit(OPENED)
+    stats = recorder.stats(uses=1, open_count=1, in_use=0)
     assert (stats.opened, stats.replaced) == (1, {})

@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_dbconn.steps import carry_out, carry_out_async
+from lambda_dbconn.cache.sansio import run_async, run_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lambda_dbconn.steps import Steps
+    from lambda_dbconn.cache.sansio import Operation
 
 
 def fail() -> int:
     raise LookupError("nothing here")
 
 
-def add(first: Callable[[], object], second: Callable[[], object]) -> Steps[object]:
+def add(first: Callable[[], object], second: Callable[[], object]) -> Operation[object]:
     """Take two steps; one that fails with a LookupError counts as ten."""
     results = []
     for step in (first, second):
@@ -39,8 +39,8 @@ def awaited(function: Callable[[], object]) -> Callable[[], object]:
 def in_both_ways(*functions: Callable[[], object]) -> list[object]:
     first, second = functions
     return [
-        carry_out(add(first, second)),
-        asyncio.run(carry_out_async(add(awaited(first), awaited(second)))),
+        run_sync(add(first, second)),
+        asyncio.run(run_async(add(awaited(first), awaited(second)))),
     ]
 
 
@@ -54,23 +54,23 @@ def test_steps_go_on_after_an_error_that_they_catch() -> None:
 
 def test_an_error_that_they_do_not_catch_comes_out() -> None:
     with pytest.raises(ZeroDivisionError):
-        carry_out(add(lambda: 1, lambda: 1 // 0))
+        run_sync(add(lambda: 1, lambda: 1 // 0))
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(carry_out_async(add(awaited(lambda: 1), awaited(lambda: 1 // 0))))
+        asyncio.run(run_async(add(awaited(lambda: 1), awaited(lambda: 1 // 0))))
 
 
 def test_steps_may_be_none() -> None:
-    def nothing() -> Steps[str]:
+    def nothing() -> Operation[str]:
         return "done"
         yield
 
-    assert carry_out(nothing()) == asyncio.run(carry_out_async(nothing())) == "done"
+    assert run_sync(nothing()) == asyncio.run(run_async(nothing())) == "done"
 
 
 def test_a_cancellation_is_an_error_of_the_step_that_it_meets() -> None:
     met: list[str] = []
 
-    def steps() -> Steps[None]:
+    def steps() -> Operation[None]:
         try:
             yield lambda: asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -78,7 +78,7 @@ def test_a_cancellation_is_an_error_of_the_step_that_it_meets() -> None:
             raise
 
     async def cancel() -> None:
-        task = asyncio.create_task(carry_out_async(steps()))
+        task = asyncio.create_task(run_async(steps()))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from lambda_dbconn.cli.layer.runtime import PYTHONS, Runtime
-from lambda_dbconn.settings import PORTS
+from lambda_dbconn.settings.model import PORTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

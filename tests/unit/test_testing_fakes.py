@@ -7,7 +7,7 @@ import pytest
 
 from lambda_dbconn import AuthenticationError, ConnectError, ConnectTimeoutError, Credentials, Secret
 from lambda_dbconn.cache.policy import WATCHED, has_hung_up
-from lambda_dbconn.drivers import Failure, SessionState
+from lambda_dbconn.drivers import ErrorKind, SessionState
 from lambda_dbconn.testing.fakes import FakeClock, FakeConnection, FakeContext, FakeDriver, FakeError, FakeServer
 from lambda_dbconn.tls import Trust
 from tests.unit.conftest import local
@@ -15,7 +15,7 @@ from tests.unit.conftest import local
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lambda_dbconn.clock import Clock
+    from lambda_dbconn.deadline import Clock
     from lambda_dbconn.drivers.driver import Driver
 
 
@@ -166,7 +166,7 @@ def test_a_half_open_connection_is_silent_until_it_is_used_and_then_until_the_li
     before = clock.monotonic()
     with pytest.raises(FakeError) as caught:
         FakeDriver(server).ping(conn, timeout_s=1.0)
-    assert caught.value.kind is Failure.LOST
+    assert caught.value.kind is ErrorKind.LOST
     assert clock.monotonic() - before == 1.0
 
 
@@ -211,10 +211,10 @@ def test_the_state_of_a_session_is_known_without_a_round_trip(server: FakeServer
 def test_an_error_means_what_it_says_until_the_connection_is_over(server: FakeServer) -> None:
     driver = FakeDriver(server)
     conn = connect(server)
-    assert driver.failure(conn, FakeError("deadlock", Failure.CONFLICT)) is Failure.CONFLICT
-    assert driver.failure(conn, LookupError()) is Failure.OTHER
+    assert driver.classify(conn, FakeError("deadlock", ErrorKind.CONFLICT)) is ErrorKind.CONFLICT
+    assert driver.classify(conn, LookupError()) is ErrorKind.OTHER
     conn.close()
-    assert driver.failure(conn, LookupError()) is Failure.LOST
+    assert driver.classify(conn, LookupError()) is ErrorKind.LOST
 
 
 def test_closing_the_server_closes_every_socket(server: FakeServer) -> None:

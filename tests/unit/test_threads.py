@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from lambda_dbconn.threads import in_thread, in_thread_now, in_thread_unless_cancelled
+from lambda_dbconn._threads import in_thread, in_thread_now, in_thread_unless_cancelled
 
 WHO: ContextVar[str] = ContextVar("WHO")
 
@@ -160,7 +160,7 @@ def test_a_process_with_a_stuck_call_exits_at_once(call: str) -> None:
     undo = ", undo=print" if call == "in_thread_unless_cancelled" else ""
     script = f"""
         import asyncio, time
-        from lambda_dbconn.threads import {call}
+        from lambda_dbconn._threads import {call}
 
         async def cancel():
             task = asyncio.create_task({call}(time.sleep, 600{undo}))

@@ -11,7 +11,7 @@ from lambda_dbconn import (
     DeadlineExceededError,
     TransactionAbortedError,
 )
-from lambda_dbconn.drivers import Failure
+from lambda_dbconn.drivers import ErrorKind
 from lambda_dbconn.events import ConnectionClosed, ConnectionOpened, ConnectionReplaced, ConnectionReused
 from lambda_dbconn.testing.fakes import FakeError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Manager = ConnectionManager[FakeConnection]
 
-LOST = FakeError("server closed the connection unexpectedly", Failure.LOST)
+LOST = FakeError("server closed the connection unexpectedly", ErrorKind.LOST)
 
 
 def transact(db: Manager, *steps: str | Callable[[], None], error: BaseException | None = None) -> None:
@@ -104,7 +104,7 @@ def test_a_begin_that_is_lost_twice_is_an_error(db: Manager, server: FakeServer)
         transact(db, "never sent")
     assert server.sql == ["BEGIN", "BEGIN"]
     assert [conn.closes for conn in server.connections] == [1, 1]
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
 
 
 def test_a_begin_that_is_refused_is_not_repeated(db: Manager, server: FakeServer) -> None:
@@ -125,7 +125,7 @@ def test_after_a_lost_begin_a_connect_that_fails_is_the_error_and_the_manager_go
     with pytest.raises(ConnectError, match=error.message.split()[0]):
         transact(db, "never sent")
     assert server.sql == ["BEGIN"]
-    assert (db.stats().open_now, db.stats().lent_now) == (0, 0)
+    assert (db.stats().open, db.stats().in_use) == (0, 0)
     server.refuses_with = None
     transact(db, "insert")
     assert server.committed == ["insert"]
@@ -138,7 +138,7 @@ def test_a_connect_that_fails_after_a_lost_begin_is_no_lost_connection(db: Manag
     loan = db.transaction()
     with pytest.raises(ConnectError), loan:
         pytest.fail("nothing was to be lent")
-    assert loan.failure is Failure.OTHER  # `run` does not begin again: the connect has had its tries
+    assert loan.failure is ErrorKind.OTHER  # `run` does not begin again: the connect has had its tries
 
 
 def test_a_lost_begin_is_not_repeated_without_time(db: Manager, server: FakeServer, clock: FakeClock) -> None:
@@ -147,7 +147,7 @@ def test_a_lost_begin_is_not_repeated_without_time(db: Manager, server: FakeServ
     with pytest.raises(DeadlineExceededError), db.transaction(10):
         pytest.fail("nothing was to be lent")
     assert server.counts["open"] == 1
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
 
 
 # --- COMMIT
@@ -162,7 +162,7 @@ def test_a_connection_lost_during_commit_is_commit_unknown_and_nothing_is_repeat
     assert caught.value.__cause__ is LOST
     assert server.sql == ["BEGIN", "insert once", "COMMIT"]
     assert server.connections[0].closes == 1
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
 
 
 def test_a_connection_seen_to_be_lost_before_commit_is_known_not_to_have_committed(
@@ -208,7 +208,7 @@ def test_an_interruption_of_commit_costs_the_connection_its_transaction_only(db:
     with pytest.raises(KeyboardInterrupt):
         transact(db, "insert")
     assert server.committed == []
-    assert db.stats().lent_now == 0
+    assert db.stats().in_use == 0
 
 
 def test_a_session_whose_state_is_unknown_after_commit_is_closed(db: Manager, server: FakeServer) -> None:

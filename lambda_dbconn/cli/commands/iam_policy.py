@@ -90,7 +90,7 @@ def _enough(environ: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 def _advice(settings: Settings, unknown: set[str]) -> Iterator[str]:
     """Say what to put in place of what is not known, and how to look it up."""
-    from lambda_dbconn.endpoint import EndpointKind, classify
+    from lambda_dbconn.settings.endpoint import EndpointKind, classify
 
     if "RESOURCE_ID" in unknown:
         endpoint = classify(settings.server_name)

@@ -205,8 +205,8 @@ _PLAIN = {PARTITION: "aws"}
 
 
 def _region(settings: Settings) -> str | None:
-    from lambda_dbconn.endpoint import classify
     from lambda_dbconn.settings import environment
+    from lambda_dbconn.settings.endpoint import classify
 
     region = classify(settings.server_name).region or settings.region or environment("AWS_REGION")
     if region is not None and not _REGION.fullmatch(region):

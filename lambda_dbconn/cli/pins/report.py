@@ -9,7 +9,7 @@ import click
 from lambda_dbconn.cli.pins.search import search
 from lambda_dbconn.cli.pins.sources import STDIN, UnreadableError, language_of, read, walked
 from lambda_dbconn.cli.printable import printable
-from lambda_dbconn.pinning import pin
+from lambda_dbconn.proxy import pin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 from lambda_dbconn.cli.pins.literals import PLACEHOLDER, literals
 from lambda_dbconn.cli.pins.shapes import Evidence, evidence_needed
-from lambda_dbconn.pinning import find, is_harmless, pin
-from lambda_dbconn.pinning.rules import LONGEST_TEXT_BYTES
-from lambda_dbconn.pinning.statements import statements
+from lambda_dbconn.proxy import find, is_harmless, pin
+from lambda_dbconn.proxy.rules import LONGEST_TEXT_BYTES
+from lambda_dbconn.proxy.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lambda_dbconn.cli.pins.literals import Literal
     from lambda_dbconn.cli.pins.sources import Language
-    from lambda_dbconn.pinning import Pin
-    from lambda_dbconn.pinning.rules import Rule
-    from lambda_dbconn.pinning.scanner import Token
+    from lambda_dbconn.proxy import Pin
+    from lambda_dbconn.proxy.rules import Rule
+    from lambda_dbconn.proxy.scanner import Token
 
 _ALLOWED = re.compile(r"(?:#|--)[ \t]*+lambda-dbconn:[ \t]*+allow-pin\b")
 _UNTRACKED = "mysql-set-variable"

@@ -13,10 +13,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lambda_dbconn.cli.pins.literals import PLACEHOLDER
-from lambda_dbconn.pinning.scanner import EXECUTABLE, MARK, NAME, NUMBER, STRING, WORD
+from lambda_dbconn.proxy.scanner import EXECUTABLE, MARK, NAME, NUMBER, STRING, WORD
 
 if TYPE_CHECKING:
-    from lambda_dbconn.pinning.scanner import Token
+    from lambda_dbconn.proxy.scanner import Token
 
 
 class Evidence(IntEnum):

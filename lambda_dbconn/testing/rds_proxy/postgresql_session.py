@@ -267,12 +267,12 @@ class PostgresSession(Session):
                 connection.statements[name] = wanted[name]
 
     async def _is_done(self, connection: PostgresConnection) -> bool:
-        is_good = True
+        is_valid = True
         while True:
             kind, _ = await wire.read_message(connection.stream)
-            is_good &= kind != b"E"
+            is_valid &= kind != b"E"
             if kind == b"Z":
-                return is_good
+                return is_valid
 
     async def _answer_without_database(self, requests: Relay, refusal: Refusal) -> None:
         """Let a request fail as the server would: an error, and nothing else up to the next point of safety."""

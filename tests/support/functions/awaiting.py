@@ -8,7 +8,7 @@ from typing import Any
 from alive import threads, timers  # type: ignore[import-not-found] # this folder is the task root
 
 import lambda_dbconn
-from lambda_dbconn import connector
+from lambda_dbconn.cache import connector
 
 connector.INTERRUPT_LIMIT_S = 5.0  # a busy machine may need more than a tenth of a second to tell the server
 
@@ -41,7 +41,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     return told | {
         "left_ms": context.get_remaining_time_in_millis(),
         "opened": stats.opened,
-        "open_now": stats.open_now,
+        "open": stats.open,
         "replaced": dict(stats.replaced),
         "threads": threads(),
         "timers": timers(),

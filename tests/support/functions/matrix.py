@@ -16,7 +16,7 @@ from typing import Any
 from alive import threads, timers  # type: ignore[import-not-found] # this folder is the task root
 
 import lambda_dbconn
-from lambda_dbconn import connector
+from lambda_dbconn.cache import connector
 
 logging.getLogger("lambda_dbconn").setLevel(logging.DEBUG)
 connector.INTERRUPT_LIMIT_S = 5.0  # a busy machine may need more than a tenth of a second to tell the server
@@ -67,7 +67,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     finally:
         print(f"\nend of {event['mark']}", flush=True)
     told |= {"threads": threads(), "timers": timers(), "left_ms": context.get_remaining_time_in_millis()}
-    return told | {"opened": db.stats().opened, "open_now": db.stats().open_now}
+    return told | {"opened": db.stats().opened, "open": db.stats().open}
 
 
 def touch(connection: Any, event: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ time.monotonic = lambda: _true_monotonic() - _behind_s["monotonic"]
 register_after_restore(_behind_s.update, wall=0.0, monotonic=0.0)  # the first hook: so has time passed for all others
 
 import lambda_dbconn  # noqa: E402
-from lambda_dbconn.backoff import Backoff  # noqa: E402
+from lambda_dbconn.cache.backoff import Backoff  # noqa: E402
 
 
 def clone(client: BaseLambdaRuntimeClient) -> None:

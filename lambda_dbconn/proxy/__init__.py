@@ -10,13 +10,13 @@ scanner and the rules are imported when a statement has one.
 
 from __future__ import annotations
 
-from lambda_dbconn.light import TYPE_CHECKING, Value
+from lambda_dbconn._values import TYPE_CHECKING, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lambda_dbconn.pinning.rules import Rule
-    from lambda_dbconn.pinning.scanner import Token
+    from lambda_dbconn.proxy.rules import Rule
+    from lambda_dbconn.proxy.scanner import Token
 
 _LONGEST_TEXT_BYTES = 16 * 1024
 _SHOWN_OF_LONG_TOKENS = 8
@@ -72,7 +72,7 @@ def pin(engine: str, text: str | bytes) -> Pin | None:
         text = text.decode("latin-1")  # whatever is not ASCII is a letter or in a literal
     if is_harmless(engine, text):
         return None
-    from lambda_dbconn.pinning.statements import statements
+    from lambda_dbconn.proxy.statements import statements
 
     return next(_judged(engine, text, statements(engine, text)), None)
 
@@ -94,8 +94,8 @@ def tracked(engine: str, text: str | bytes) -> frozenset[str]:
     lowered = text.lower()
     if ";" not in lowered.rstrip(_AFTER) and not lowered.lstrip(_BEFORE).startswith(_TRACKED_BEGINNINGS):
         return frozenset()
-    from lambda_dbconn.pinning.judge import changes
-    from lambda_dbconn.pinning.statements import statements
+    from lambda_dbconn.proxy.judge import changes
+    from lambda_dbconn.proxy.statements import statements
 
     found = (name for statement in statements(engine, text) for name in changes(statement))
     return frozenset(found) - _OF_THE_DRIVER
@@ -106,7 +106,7 @@ def find(engine: str, text: str) -> Iterator[Pin]:
 
     The client's own commands (psql's backslash commands, DELIMITER) and COPY's data are passed over.
     """
-    from lambda_dbconn.pinning.statements import script
+    from lambda_dbconn.proxy.statements import script
 
     return _judged(engine, text, script(engine, text))
 
@@ -121,8 +121,8 @@ def is_harmless(engine: str, text: str) -> bool:
 
 
 def _judged(engine: str, text: str, statements: Iterator[list[Token]]) -> Iterator[Pin]:
-    from lambda_dbconn.pinning.judge import judge
-    from lambda_dbconn.pinning.rules import TOO_LONG
+    from lambda_dbconn.proxy.judge import judge
+    from lambda_dbconn.proxy.rules import TOO_LONG
 
     line, counted = 1, 0
     for statement in statements:
@@ -140,15 +140,15 @@ def _judged(engine: str, text: str, statements: Iterator[list[Token]]) -> Iterat
 def _made(rule: Rule, shown: str, statement: list[Token], line: int) -> Pin:
     from zlib import crc32
 
-    from lambda_dbconn.pinning.judge import outline
+    from lambda_dbconn.proxy.judge import outline
 
     fingerprint = crc32(f"{rule.id} {shown} {outline(statement)}".encode(errors="replace"))
     return Pin(rule=rule, shown=shown, fingerprint=f"{fingerprint:08x}", line=line)
 
 
 def _too_long(engine: str, text: str | bytes) -> Pin:
-    from lambda_dbconn.pinning.rules import TOO_LONG
-    from lambda_dbconn.pinning.scanner import tokens
+    from lambda_dbconn.proxy.rules import TOO_LONG
+    from lambda_dbconn.proxy.scanner import tokens
 
     start = text[:_LONGEST_TEXT_BYTES]
     if isinstance(start, bytes):

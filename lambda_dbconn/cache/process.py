@@ -13,7 +13,7 @@ import sys
 import time
 from weakref import WeakSet
 
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.settings import environment
 
 if TYPE_CHECKING:

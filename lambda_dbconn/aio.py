@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from lambda_dbconn.assembly import Assembly
+from lambda_dbconn._threads import in_thread_now, in_thread_unless_cancelled
+from lambda_dbconn._values import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.cache.loan import BaseLoan
 from lambda_dbconn.cache.owner import current_thread_token
-from lambda_dbconn.clock import SystemClock
+from lambda_dbconn.cache.sansio import run_async
+from lambda_dbconn.deadline import SystemClock
 from lambda_dbconn.drivers import load_async_driver, load_driver
 from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
-from lambda_dbconn.steps import carry_out_async
-from lambda_dbconn.threads import in_thread_now, in_thread_unless_cancelled
+from lambda_dbconn.manager import BaseManager
 from lambda_dbconn.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from lambda_dbconn.cache.connector import Connector
     from lambda_dbconn.cache.owner import Actor
-    from lambda_dbconn.clock import Clock
-    from lambda_dbconn.connector import Connector
-    from lambda_dbconn.deadline import Deadline, InvocationContext
+    from lambda_dbconn.deadline import Clock, Deadline, InvocationContext
     from lambda_dbconn.doctor import Diagnosis
     from lambda_dbconn.drivers.driver import Driver
 
@@ -32,7 +31,7 @@ C = TypeVar("C")
 R = TypeVar("R")
 
 
-class AsyncConnectionManager(Assembly[C]):
+class AsyncConnectionManager(BaseManager[C]):
     """Lends the execution environment's database connection to coroutines; make it once, outside the handler.
 
     Connections outlive the event loop: each `asyncio.run` finds the one before it. Tasks may share the manager: each
@@ -151,13 +150,13 @@ class AsyncLoan(BaseLoan[C]):
     """The context manager that `connection()` returns."""
 
     async def __aenter__(self) -> C:
-        return await carry_out_async(self._enter(_current_actor()))
+        return await run_async(self._enter(_current_actor()))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await carry_out_async(self._exit(error))
+            await run_async(self._exit(error))
         except BaseException:
             self._abandon()
             raise

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.credentials.wire_log import QuietWireLog
 from lambda_dbconn.errors import CredentialsError, without_frames
-from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lambda_dbconn.credentials.aws_keys import AwsKeys

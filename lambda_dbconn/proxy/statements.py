@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from lambda_dbconn.light import TYPE_CHECKING
-from lambda_dbconn.pinning.scanner import MARK, WORD, tokens
+from lambda_dbconn._values import TYPE_CHECKING
+from lambda_dbconn.proxy.scanner import MARK, WORD, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lambda_dbconn.pinning.scanner import Token
+    from lambda_dbconn.proxy.scanner import Token
 
 _ROUTINES = frozenset(("procedure", "function", "trigger", "event", "package"))
 _HEAD_WORDS = frozenset(("create", "or", "replace", "aggregate", "constraint"))  # what may stand before those

@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.endpoint import classify
+from lambda_dbconn._values import TYPE_CHECKING, Value
 from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.light import TYPE_CHECKING, Value
+from lambda_dbconn.settings.endpoint import classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
 
-class Accepts(Value):
+class Field(Value):
     """What one setting accepts: in words, as a check of the value, and how to read it from text."""
 
     words: str
-    is_good: Callable[[Any], bool]
+    is_valid: Callable[[Any], bool]
     read: Callable[[str], Any]
 
 
-def printable(words: str = "printable text") -> Accepts:
+def printable(words: str = "printable text") -> Field:
     """Accept text that can be shown."""
-    return Accepts(words=words, is_good=lambda value: isinstance(value, str) and value.isprintable(), read=str)
+    return Field(words=words, is_valid=lambda value: isinstance(value, str) and value.isprintable(), read=str)
 
 
-def one_of(*names: str) -> Accepts:
+def one_of(*names: str) -> Field:
     """Accept these names; from text, in any case."""
-    return Accepts(words=" or ".join(names), is_good=lambda value: value in names, read=str.lower)
+    return Field(words=" or ".join(names), is_valid=lambda value: value in names, read=str.lower)
 
 
-def seconds(least: float, most: float) -> Accepts:
+def seconds(least: float, most: float) -> Field:
     """Accept a number of seconds, with or without a fraction."""
-    return Accepts(
+    return Field(
         words=f"seconds from {least:g} to {most:g}",
-        is_good=lambda value: _is_between(value, least, most, (int, float)),
+        is_valid=lambda value: _is_between(value, least, most, (int, float)),
         read=float,
     )
 
 
-def whole(least: int, most: int) -> Accepts:
+def whole(least: int, most: int) -> Field:
     """Accept a whole number."""
-    return Accepts(
+    return Field(
         words=f"a whole number from {least} to {most}",
-        is_good=lambda value: _is_between(value, least, most, (int,)),
+        is_valid=lambda value: _is_between(value, least, most, (int,)),
         read=int,
     )
 
@@ -60,4 +60,4 @@ def is_host(value: object) -> bool:
     return True
 
 
-HOST = Accepts(words="a host name or an IP address, without scheme, port or path", is_good=is_host, read=str)
+HOST = Field(words="a host name or an IP address, without scheme, port or path", is_valid=is_host, read=str)

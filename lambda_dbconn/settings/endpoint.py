@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from lambda_dbconn._values import Value
 from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.light import Value
 
 # Where each AWS partition's names end; the last five are from botocore's endpoints.json, and no RDS name
 # below them has been seen by us.

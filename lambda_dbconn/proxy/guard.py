@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import sys
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.errors import SessionPinnedError
 from lambda_dbconn.events import SessionPinned
-from lambda_dbconn.light import TYPE_CHECKING
-from lambda_dbconn.pinning import pin, tracked
+from lambda_dbconn.proxy import pin, tracked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Protocol
 
     from lambda_dbconn.events import Event
-    from lambda_dbconn.pinning import Pin
+    from lambda_dbconn.proxy import Pin
 
     class Marked(Protocol):
         """What a statement that pins leaves its mark on: a slot of the cache."""

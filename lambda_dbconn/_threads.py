@@ -11,7 +11,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from threading import Thread
 
-from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
+from lambda_dbconn._values import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable

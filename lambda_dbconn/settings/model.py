@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from lambda_dbconn.accepts import HOST, Accepts, is_host, one_of, printable, seconds, whole
-from lambda_dbconn.endpoint import Endpoint, classify
+from lambda_dbconn._values import TYPE_CHECKING, Value
 from lambda_dbconn.errors import ConfigurationError, LambdaDbConnWarning
-from lambda_dbconn.light import TYPE_CHECKING, Value
 from lambda_dbconn.secret import Secret, unsendable
+from lambda_dbconn.settings.endpoint import Endpoint, classify
+from lambda_dbconn.settings.fields import HOST, Field, is_host, one_of, printable, seconds, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ _SCHEMES = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysq
 
 
 # In the order of the reference page. The variable of a field is the prefix and the field's name in upper case.
-_FIELDS: dict[str, Accepts] = {
+_FIELDS: dict[str, Field] = {
     "engine": one_of(*PORTS),
     "host": HOST,
     "port": whole(1, 65535),
@@ -31,9 +31,9 @@ _FIELDS: dict[str, Accepts] = {
     "reader_fallback": one_of("none", "writer"),
     "auth": one_of("iam", "secret", "password"),
     "secret_id": printable(),
-    "password": Accepts(
+    "password": Field(
         words="a Secret that is Unicode text without a zero byte",
-        is_good=lambda value: isinstance(value, Secret) and unsendable(value.reveal()) is None,
+        is_valid=lambda value: isinstance(value, Secret) and unsendable(value.reveal()) is None,
         read=Secret,
     ),
     "signing_host": HOST,
@@ -239,7 +239,7 @@ def _misspelt(unknown: tuple[str, ...], prefix: str) -> dict[str, str]:
     """Warn of variables that look like a misspelling; return which variable may be meant for which field."""
     if not unknown:
         return {}
-    from lambda_dbconn.spelling import misspelt
+    from lambda_dbconn.settings.hints import misspelt
 
     return misspelt(unknown, prefix, tuple(_FIELDS))
 
@@ -252,7 +252,7 @@ def _read(field: str, text: str, label: str, values: dict[str, Any], faults: dic
     except ValueError:
         faults[field] = _fault(label, text, accepts)
     else:
-        if not accepts.is_good(value):
+        if not accepts.is_valid(value):
             faults[field] = _fault(label, value, accepts)
             if _may_hold_password(value, accepts):
                 del values[field]
@@ -288,7 +288,7 @@ def _read_url(url: str, variable: str, faults: dict[str, str]) -> dict[str, Any]
     values |= {field: value for field, value in found.items() if value}
     for key, text in parse_qsl(parts.query):
         if key not in _FIELDS or key == "password":
-            from lambda_dbconn.startup import instead_of
+            from lambda_dbconn.settings.hints import instead_of
 
             names = ", ".join(name for name in _FIELDS if name != "password")
             faults[f"url?{key}"] = (
@@ -360,9 +360,9 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for field, accepts in _FIELDS.items():
         value = values.get(field, getattr(Settings, field, None))
         if value is None:
-            if field in _REQUIRED and (field != "port" or _FIELDS["engine"].is_good(values.get("engine"))):
+            if field in _REQUIRED and (field != "port" or _FIELDS["engine"].is_valid(values.get("engine"))):
                 yield field, f"{_label(field, prefix)} is not set; accepted: {accepts.words}"
-        elif not accepts.is_good(value):
+        elif not accepts.is_valid(value):
             yield field, _fault(_label(field, prefix), value, accepts)
     auth = values.get("auth", Settings.auth)
     if auth in ("iam", "password") and values.get("user") is None:
@@ -372,20 +372,20 @@ def _faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "secret_id", f"{_label('secret_id', prefix)} is not set, but {_label('auth', prefix)} is secret"
     server_name = values.get("signing_host") or values.get("host")
     if values.get("engine") == "postgresql" and is_host(server_name) and classify(str(server_name)).is_proxy:
-        from lambda_dbconn.startup import faults_with_a_proxy  # most functions do without
+        from lambda_dbconn.settings.hints import faults_with_a_proxy  # most functions do without
 
         yield from faults_with_a_proxy(environment)
     if values.get("sslmode") == "disable" and (auth == "iam" or any(classify(host).is_rds for host in hosts)):
         yield "sslmode", f"{_label('sslmode', prefix)} is 'disable'; accepted with IAM or an RDS host: verify-full"
 
 
-def _fault(label: str, value: object, accepts: Accepts) -> str:
+def _fault(label: str, value: object, accepts: Field) -> str:
     longest = 60
     shown = "not acceptable" if _may_hold_password(value, accepts) else repr(value)
     return f"{label} is {shown[:longest] + '…' if len(shown) > longest else shown}; accepted: {accepts.words}"
 
 
-def _may_hold_password(value: object, accepts: Accepts) -> bool:
+def _may_hold_password(value: object, accepts: Field) -> bool:
     return accepts is _FIELDS["password"] or "@" in str(value)  # a URL in the wrong variable
 
 

@@ -11,7 +11,7 @@ import tenacity
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
-from lambda_dbconn.backoff import Backoff
+from lambda_dbconn.cache.backoff import Backoff
 from lambda_dbconn.errors import ConnectError, CredentialsError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
-    from lambda_dbconn.backoff import Budget
+    from lambda_dbconn.cache.backoff import RetryBudget
 
 SHORTEST_TRY_S = 0.1  # with less it would only end in a time-out
 
@@ -30,7 +30,7 @@ class wait_within_budget(wait_base):  # noqa: N801 - named as tenacity names its
     tenacity's `wait_random_exponential` would draw the same pauses in every environment restored from one snapshot.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: RetryBudget) -> None:
         self._backoff = Backoff()
         self._budget = budget
 
@@ -55,7 +55,7 @@ def is_retryable(error: BaseException) -> bool:
     return isinstance(error, (ConnectError, CredentialsError)) and error.retryable
 
 
-def attempts(*, budget: Budget, left_s: Callable[[], float], sleep: Callable[[float], None]) -> tenacity.Retrying:
+def attempts(*, budget: RetryBudget, left_s: Callable[[], float], sleep: Callable[[float], None]) -> tenacity.Retrying:
     """Return the attempts to iterate over: each costs the budget one credit, but the first. The last error is raised.
 
     Args:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from lambda_dbconn.light import TYPE_CHECKING
-from lambda_dbconn.pinning.rules import MYSQL, MYSQL_TRACKED, POSTGRESQL
-from lambda_dbconn.pinning.scanner import EXECUTABLE, MARK, NAME, NUMBER, STRING, WORD
-from lambda_dbconn.pinning.statements import makes_routine
+from lambda_dbconn._values import TYPE_CHECKING
+from lambda_dbconn.proxy.rules import MYSQL, MYSQL_TRACKED, POSTGRESQL
+from lambda_dbconn.proxy.scanner import EXECUTABLE, MARK, NAME, NUMBER, STRING, WORD
+from lambda_dbconn.proxy.statements import makes_routine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lambda_dbconn.pinning.rules import Rule
-    from lambda_dbconn.pinning.scanner import Token
+    from lambda_dbconn.proxy.rules import Rule
+    from lambda_dbconn.proxy.scanner import Token
 
     Found = tuple[Rule, str]  # the rule, and the words of the statement that are to be shown: no literal is among them
 

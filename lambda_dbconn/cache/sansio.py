@@ -1,4 +1,4 @@
-"""`Steps`: what is to be done about a connection, apart from how it is waited for.
+"""`Operation`: what is to be done about a connection, apart from how it is waited for.
 
 A generator that yields calls and goes on with what they return or raise. The calls are those that may take a round
 trip; all that is decided in between is written once, for code that blocks and for code that awaits.
@@ -6,7 +6,7 @@ trip; all that is decided in between is written once, for code that blocks and f
 
 from __future__ import annotations
 
-from lambda_dbconn.light import TYPE_CHECKING, TypeVar
+from lambda_dbconn._values import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 if TYPE_CHECKING:
-    Steps: TypeAlias = Generator[Callable[[], Any], Any, R]
+    Operation: TypeAlias = Generator[Callable[[], Any], Any, R]
 
 
-def carry_out(steps: Steps[R]) -> R:
+def run_sync(steps: Operation[R]) -> R:
     """Carry the steps out by calling; return what they return, raise what they raise.
 
-    Steps that an exception has interrupted in here are closed, so that they clean up at once.
+    Operation that an exception has interrupted in here are closed, so that they clean up at once.
     """
     try:
         call = next(steps)
@@ -39,7 +39,7 @@ def carry_out(steps: Steps[R]) -> R:
         raise
 
 
-async def carry_out_async(steps: Steps[R]) -> R:
+async def run_async(steps: Operation[R]) -> R:
     """Carry the steps out by awaiting; a cancellation is an error of the step that it meets."""
     try:
         call = next(steps)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.clock import jitter
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn._values import TYPE_CHECKING
+from lambda_dbconn.deadline import jitter
 
 if TYPE_CHECKING:
-    from lambda_dbconn.clock import Clock
+    from lambda_dbconn.deadline import Clock
 
 FIRST_S = 0.05
 LONGEST_S = 1.0
@@ -27,7 +27,7 @@ class Backoff:
         return pause_s
 
 
-class Budget:
+class RetryBudget:
     """The repeats that one manager may make: ten at once, and one more for every two seconds that pass.
 
     An outage makes every execution environment repeat in every invocation; so none of them makes a storm of it. What

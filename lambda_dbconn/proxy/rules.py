@@ -8,7 +8,7 @@ where they are silent, on the safe side. None has been tried against a real prox
 
 from __future__ import annotations
 
-from lambda_dbconn.light import Value
+from lambda_dbconn._values import Value
 
 LONGEST_TEXT_BYTES = 16 * 1024
 

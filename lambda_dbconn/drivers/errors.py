@@ -1,15 +1,17 @@
-"""What proxy and servers say when they refuse a connection, and what it means: one table.
+"""What servers, RDS Proxy and drivers say of connections and queries, and what it means: two tables.
 
-psycopg's connect errors carry no SQLSTATE and RDS Proxy says much of what it means in words only, so texts are
-matched: in lower case, anywhere in the driver's text, and without apostrophes (the proxy's own are typographic).
-Where a driver hands on a socket's error, its class and number decide: `drivers/socket_errors.py`.
+psycopg's connect errors carry no SQLSTATE and RDS Proxy says much in words only, so texts are matched: in lower case,
+anywhere in the driver's text, and without apostrophes (the proxy's own are typographic). Where a driver hands on a
+socket's error, its class and number decide: `socket_errors`. The error of a query stays the driver's own.
 
-Sources: RDS user guide, "Troubleshooting for RDS Proxy"; PostgreSQL's and MySQL's own messages, as their servers
-sent them to the drivers in this project's tests.
+Sources: RDS user guide, "Troubleshooting for RDS Proxy"; PostgreSQL's "Error Codes"; MySQL's "Server Error Message
+Reference" and "Client Error Message Reference"; messages as servers sent them in this project's tests.
 """
 
 from __future__ import annotations
 
+from lambda_dbconn._values import TYPE_CHECKING
+from lambda_dbconn.drivers import ErrorKind
 from lambda_dbconn.errors import (
     BORROW_TIMEOUT_REMEDY,
     AuthenticationError,
@@ -21,10 +23,10 @@ from lambda_dbconn.errors import (
     TlsError,
     excerpt,
 )
-from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lambda_dbconn.errors import LambdaDbConnError
+
 
 _NEED_TLS = "Leave SSLMODE at verify-full."
 _IAM = (
@@ -190,3 +192,29 @@ def connect_error(
             f"cannot connect to {where}: the server answered with {said}", remedy=_LOOK_UP, retryable=False
         )
     return ConnectError(f"cannot connect to {where}: {said}", remedy=_UNREACHABLE, retryable=False)
+
+
+# (engine, codes, text in lower case or "", what it means). Codes are SQLSTATEs, or the two characters of a class of
+# them, or MySQL's numbers. The first row that fits counts; what is not here is `OTHER`.
+ROWS: tuple[tuple[str, tuple[str, ...], str, ErrorKind], ...] = (
+    ("postgresql", ("08000",), "timed-out waiting to acquire", ErrorKind.BUSY),
+    ("postgresql", ("08", "57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04", "58"), "", ErrorKind.LOST),
+    ("postgresql", ("40001", "40P01", "55P03"), "", ErrorKind.CONFLICT),
+    ("postgresql", ("25006",), "", ErrorKind.READ_ONLY),
+    ("mysql", ("9501",), "", ErrorKind.BUSY),
+    ("mysql", ("0", "2001", "2002", "2003", "2004", "2006", "2012", "2013", "2026", "2055"), "", ErrorKind.LOST),
+    ("mysql", ("1053", "1077", "1079", "1152", "1158", "1159", "1160", "1161", "1184"), "", ErrorKind.LOST),
+    ("mysql", ("1927", "3032", "4031"), "", ErrorKind.LOST),
+    ("mysql", ("1820",), "", ErrorKind.REFUSED),
+    ("mysql", ("1205", "1213"), "", ErrorKind.CONFLICT),
+    ("mysql", ("1792", "1836"), "", ErrorKind.READ_ONLY),
+    ("mysql", ("1290",), "read-only", ErrorKind.READ_ONLY),  # the number is that of any "running with the --… option"
+)
+
+
+def classify(engine: str, code: object, text: str) -> ErrorKind:
+    """Look an error up by its code, a SQLSTATE or a number, and its text."""
+    for row_engine, codes, needle, failure in ROWS:
+        if row_engine == engine and (str(code) in codes or str(code)[:2] in codes) and needle in text.lower():
+            return failure
+    return ErrorKind.OTHER

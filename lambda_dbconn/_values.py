@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
 
     class Generic:
-        """Accepts a type parameter and forgets it."""
+        """Field a type parameter and forgets it."""
 
         __slots__ = ()  # or the slots of every class below would be in vain
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import wraps
 
+from lambda_dbconn._values import TYPE_CHECKING
 from lambda_dbconn.errors import ConfigurationError
-from lambda_dbconn.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _RETURNS_BEFORE_IT_RUNS = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR of `inspect`
 
 
-def lending(
+def inject_connection(
     lend: Callable[[InvocationContext | None], AbstractContextManager[Any]], *, argument: str
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that calls the function with a connection as the keyword `argument`.

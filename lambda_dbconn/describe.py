@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambda_dbconn.light import TYPE_CHECKING, Value
+from lambda_dbconn._values import TYPE_CHECKING, Value
 from lambda_dbconn.tls import trust_for
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn._values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

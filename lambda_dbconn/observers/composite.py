@@ -1,14 +1,14 @@
-"""`SeveralObservers`: one observer that passes on to others."""
+"""`CompositeObserver`: one observer that passes on to others."""
 
 from __future__ import annotations
 
-from lambda_dbconn.light import TYPE_CHECKING
+from lambda_dbconn._values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lambda_dbconn.events import Event, Observer
 
 
-class SeveralObservers:
+class CompositeObserver:
     """Tells each event to several observers, in this order; what one raises does not keep it from the others.
 
     Args:

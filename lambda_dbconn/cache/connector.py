@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lambda_dbconn._values import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.credentials import fetched, let_forget
 from lambda_dbconn.deadline import Deadline
 from lambda_dbconn.errors import (
@@ -12,15 +13,14 @@ from lambda_dbconn.errors import (
     LambdaDbConnError,
 )
 from lambda_dbconn.events import ConnectFailed, ConnectGaveUp, WarmUpFailed
-from lambda_dbconn.light import TYPE_CHECKING, Generic, TypeVar
 from lambda_dbconn.tls import trust_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lambda_dbconn.backoff import Budget
-    from lambda_dbconn.clock import Clock
+    from lambda_dbconn.cache.backoff import RetryBudget
     from lambda_dbconn.credentials import CredentialProvider, Credentials
+    from lambda_dbconn.deadline import Clock
     from lambda_dbconn.drivers.driver import Driver
     from lambda_dbconn.events import Event
     from lambda_dbconn.settings import Settings
@@ -131,13 +131,13 @@ class Connector(Generic[C]):
         if self._logged_in_with is not None:
             self._credentials.refused(self._logged_in_with)
 
-    def budget(self) -> Budget:
+    def budget(self) -> RetryBudget:
         """Return the budget of repeats; made when something is to be repeated, for it begins full."""
-        budget: Budget | None = vars(self).get("_budget")
+        budget: RetryBudget | None = vars(self).get("_budget")
         if budget is None:
-            from lambda_dbconn.backoff import Budget
+            from lambda_dbconn.cache.backoff import RetryBudget
 
-            budget = vars(self).setdefault("_budget", Budget(self._clock))  # one, whichever thread is the first
+            budget = vars(self).setdefault("_budget", RetryBudget(self._clock))  # one, whichever thread is the first
         return budget
 
     def forget(self) -> None:
@@ -203,7 +203,7 @@ class Connector(Generic[C]):
     def _retry(
         self, deadline: Deadline, limit: _Limit, first: ConnectError | CredentialsError, started: float
     ) -> tuple[C, int]:
-        from lambda_dbconn.retrying import attempts  # the happy path does without tenacity
+        from lambda_dbconn.cache.retry import attempts  # the happy path does without tenacity
 
         number = 1
         told: LambdaDbConnError | None = first if _tells_why(first) else None

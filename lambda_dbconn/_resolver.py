@@ -14,7 +14,7 @@ import socket
 import time
 from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
 
-from lambda_dbconn.light import TYPE_CHECKING, TypeVar
+from lambda_dbconn._values import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from _thread import LockType
