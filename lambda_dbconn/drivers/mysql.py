@@ -112,11 +112,17 @@ class MysqlDriver:
         connection = _unconnected(settings, credentials, context)
         connection.address = address
         outer = sys.exception()
+        sock = None
         try:
             sock = _tcp(address, settings.port, limit_s)
             sock.keep(Limit(time.monotonic, ends_at))
             connection.connect(sock)
-        except _CANNOT_CONNECT as exc:
+        except BaseException as exc:
+            connection.drop()  # PyMySQL does so only for what fails while it connects
+            if sock is not None:
+                sock.close()
+            if not isinstance(exc, _CANNOT_CONNECT):
+                raise
             if time.monotonic() >= ends_at:
                 error: LambdaDbConnError = ConnectTimeoutError(f"no login at {where} within {limit_s:.2f} s")
             else:
@@ -395,7 +401,13 @@ def _unconnected(settings: Settings, credentials: Credentials, context: ssl.SSLC
 
 def _tcp(address: str, port: int, timeout_s: float) -> Socket:
     """Open the TCP connection, with keepalives and a bound for unacknowledged data."""
-    sock = Socket(fileno=socket.create_connection((address, port), timeout_s).detach())
+    sock = Socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        socket.socket.settimeout(sock, timeout_s)  # its own never blocks
+        sock.connect((address, port))
+    except BaseException:
+        sock.close()
+        raise
     for level, name, value in (
         (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
