@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 import lambda_dbconn
 from tests.support.database import ShiftedClock, fetch
-from tests.support.storm import Storm, held
+from tests.support.leftovers import held
+from tests.support.storm import Storm
 
 if TYPE_CHECKING:
     from collections.abc import Callable

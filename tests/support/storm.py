@@ -15,12 +15,12 @@ import time
 from collections import Counter
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pymysql.cursors import SSCursor
 
 from lambda_dbconn import ConnectionManager, Settings
+from tests.support.leftovers import held
 from tests.support.strikes import Struck, StruckError
 from tests.support.struck_loans import DRIVER_ERRORS, MYSQL, POSTGRESQL, comes_from_strike, is_idle
 
@@ -186,12 +186,6 @@ class Storm:
 def check(is_right: bool) -> None:
     if not is_right:
         raise WrongAnswerError
-
-
-def held(what: str) -> int:
-    """Count this process's open file descriptors (`fd`) or threads (`task`), also those that `threading` has lost."""
-    folder = Path("/proc/self", what)
-    return len(list(folder.iterdir())) if folder.exists() else 0
 
 
 def main(interrupts: int, seed: int) -> None:

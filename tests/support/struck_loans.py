@@ -18,6 +18,7 @@ from pymysql.cursors import SSCursor
 
 from tests.support import async_access, strikes
 from tests.support.clients import wait_until
+from tests.support.leftovers import held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
@@ -107,6 +108,8 @@ class Loans:
 
     def __post_init__(self) -> None:
         self.sql = POSTGRESQL if self.database.is_postgresql else MYSQL
+        clock = self.database.clock
+        clock.sleep = clock.advance  # type: ignore[assignment]
         self._sessions_of_others = len(self.database.backend.session_ids())
         backend = self.database.backend
         backend.execute("DROP TABLE IF EXISTS struck")
@@ -115,7 +118,7 @@ class Loans:
 
     @cached_property
     def db(self) -> ConnectionManager[Any]:
-        """The manager, whose connections go straight to the server."""
+        """The manager, whose connections go straight to the server. Its pauses, before a retry, pass at once."""
         return self.database.manager(port=self.database.server.port)
 
     # --- the loans
@@ -234,6 +237,7 @@ class Loans:
             self.after()
             report.least = count_by_profiler(work, self.watches)
             self.after()
+            descriptors = held("fd")
             for place, kind in zip(range(1, sys.maxsize, stride), cycle(raises)):
                 if not self._strike(work, strikes.Strike(place, self.watches, kind), report):
                     break
@@ -241,6 +245,7 @@ class Loans:
                     assert self.sessions() <= MOST_SESSIONS
         self.assert_all_or_nothing()
         wait_until(lambda: self.sessions() <= 1)
+        assert held("fd") <= descriptors
         return report
 
     def _strike(self, work: Callable[[], None], strike: strikes.Strike, report: Report) -> bool:
