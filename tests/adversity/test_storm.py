@@ -105,6 +105,6 @@ def test_what_a_process_holds_does_not_grow_in_many_invocations_under_faults(
     assert growth["objects more"] <= MOST_OBJECTS, samples
     assert growth["descriptors more"] <= MOST_DESCRIPTORS, samples
     assert growth["threads more"] <= 0, samples
-    assert all(sample["lent"] == 0 and sample["open"] <= 1 for sample in samples)
+    assert all(sample["lent"] == 0 and sample["open"] <= 1 for sample in samples), samples
     assert result["counts"]["faults"] > INVOCATIONS // 20
     wait_until(lambda: len(server.session_ids()) <= before)

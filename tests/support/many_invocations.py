@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lambda_dbconn
+from tests.support.clients import wait_until
 from tests.support.database import ShiftedClock, fetch
 from tests.support.leftovers import held
 from tests.support.storm import Storm
@@ -78,6 +79,7 @@ class Function(Storm):
 
     def sample(self) -> dict[str, int]:
         """Count what this process holds, and how many sessions it has."""
+        wait_until(lambda: self._db.stats().in_use == 0)  # a thread whose join a signal has interrupted goes on
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         stats = self._db.stats()
